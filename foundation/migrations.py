@@ -1,0 +1,47 @@
+"""Alembic, driven from code: every service applies its own migrations, however many start at once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import MetaData, text
+
+from foundation.database import Database
+
+MIGRATION_LOCK: Final = 0x6761_6E67  # any constant will do, as long as nobody else locks on it
+
+
+def upgrade(database: Database, scripts: Path) -> None:
+    """Bring the schema up to date in one transaction; a second process waits and then finds it done."""
+    with database.engine.begin() as connection:
+        if not database.is_sqlite:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+        config = _config(scripts)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def is_current(database: Database, scripts: Path) -> bool:
+    """Whether the schema is the one this code was written for."""
+    with database.engine.connect() as connection:
+        heads = set(MigrationContext.configure(connection).get_current_heads())
+    return heads == set(ScriptDirectory.from_config(_config(scripts)).get_heads())
+
+
+def differences(database: Database, metadata: MetaData) -> Sequence[object]:
+    """What a new migration would have to change; empty when models and migrations agree."""
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        return list(compare_metadata(context, metadata))
+
+
+def _config(scripts: Path) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(scripts))
+    config.set_main_option("path_separator", "os")
+    return config

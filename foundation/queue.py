@@ -1,0 +1,68 @@
+"""Celery's settings, as measured: nothing here waits for ever and nothing relies on the broker's memory.
+
+Rows in the database are the truth and messages only hints, so the settings aim at bounded waits and few
+surprises rather than at the broker never losing a message: on Redis it can (a popped message that was not
+yet noted as unacknowledged dies with its worker).
+"""
+
+from enum import StrEnum
+from typing import Final
+
+VISIBILITY_TIMEOUT_S: Final = 600
+MAX_COUNTDOWN_S: Final = 60  # longer waits live in a row's due_at, never in a worker's memory
+
+
+class Role(StrEnum):
+    """Who uses the app: a consumer may wait for its broker, a publisher must not."""
+
+    CONSUMER = "consumer"
+    PUBLISHER = "publisher"
+
+
+def celery_settings(broker_url: str, *, default_queue: str, role: Role) -> dict[str, object]:
+    """Settings for a Celery app on Redis or RabbitMQ."""
+    return {
+        "broker_url": broker_url,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "result_backend": None,
+        "task_ignore_result": True,
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": False,  # the rows recover; requeueing would loop a poison task for ever
+        "task_default_queue": default_queue,
+        "task_create_missing_queues": False,
+        "worker_prefetch_multiplier": 1,
+        "worker_soft_shutdown_timeout": 0.0,  # our tasks take seconds; a soft shutdown always sleeps it all
+        "worker_send_task_events": True,
+        "worker_hijack_root_logger": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": _transport(broker_url, role),
+        "enable_utc": True,
+        "timezone": "UTC",
+    } | (_PUBLISHER if role is Role.PUBLISHER else {})
+
+
+_PUBLISHER: Final[dict[str, object]] = {
+    "task_publish_retry": False,
+    "broker_pool_limit": 4,
+    "broker_pool_acquire_timeout": 1.0,
+}
+
+
+def _transport(broker_url: str, role: Role) -> dict[str, object]:
+    if not broker_url.startswith(("redis://", "rediss://", "redis+socket://", "unix://")):
+        return {"confirm_publish": True}
+    timeouts: dict[str, object] = (
+        {"socket_timeout": 1, "socket_connect_timeout": 1, "max_retries": 0}
+        if role is Role.PUBLISHER
+        else {"socket_timeout": 30, "socket_connect_timeout": 3}
+    )
+    return {
+        "visibility_timeout": VISIBILITY_TIMEOUT_S,  # the same for every app on this Redis, the shortest wins
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+    } | timeouts
