@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.autogenerate.api import AutogenContext
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import MetaData, text
+from sqlalchemy import JSON, Enum, MetaData, text
+from sqlmodel.sql.sqltypes import AutoString
 
-from foundation.database import Database
+from foundation.database import Database, UtcDateTime
 
 MIGRATION_LOCK: Final = 0x6761_6E67  # any constant will do, as long as nobody else locks on it
 
@@ -24,6 +26,27 @@ def upgrade(database: Database, scripts: Path) -> None:
         config = _config(scripts)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def draft(database: Database, scripts: Path, message: str, *, revision: str) -> None:
+    """Write a new migration from what the models have and the database lacks."""
+    with database.engine.begin() as connection:
+        config = _config(scripts)
+        config.attributes["connection"] = connection
+        command.revision(config, message, autogenerate=True, rev_id=revision)
+
+
+def render_item(kind: str, item: object, _context: AutogenContext) -> str | Literal[False]:
+    """Spell our own column types as the plain ones beneath them, so that migrations outlive our code."""
+    if kind != "type":
+        return False
+    if isinstance(item, UtcDateTime):
+        return "sa.DateTime(timezone=True)"
+    if isinstance(item, JSON):
+        return 'sa.JSON().with_variant(postgresql.JSONB(), "postgresql")'
+    if isinstance(item, Enum | AutoString):
+        return f"sa.String(length={item.length})" if item.length else "sa.String()"
+    return False
 
 
 def is_current(database: Database, scripts: Path) -> bool:

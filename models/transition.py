@@ -1,0 +1,27 @@
+"""The history of a connection: one row for each move."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlmodel import Field
+
+from foundation.database import new_id
+from models.base import Row
+from models.columns import enum_column, now_field
+from models.lifecycle import State
+
+
+class Transition(Row, table=True):
+    """One move of one connection: when, from where, to where, and why."""
+
+    __tablename__ = "transition"
+
+    id: UUID = Field(default_factory=new_id, primary_key=True)
+    connection_id: UUID = Field(foreign_key="connection.id", index=True)
+    tenant_id: UUID = Field(foreign_key="tenant.id", index=True)
+    at: datetime = now_field()
+    from_state: State = Field(sa_type=enum_column(State))
+    to_state: State = Field(sa_type=enum_column(State))
+    why: str
+    attempt: int
+    task_id: str | None = Field(default=None, max_length=64)
