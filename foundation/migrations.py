@@ -36,13 +36,14 @@ def draft(database: Database, scripts: Path, message: str, *, revision: str) -> 
         command.revision(config, message, autogenerate=True, rev_id=revision)
 
 
-def render_item(kind: str, item: object, _context: AutogenContext) -> str | Literal[False]:
+def render_item(kind: str, item: object, context: AutogenContext) -> str | Literal[False]:
     """Spell our own column types as the plain ones beneath them, so that migrations outlive our code."""
     if kind != "type":
         return False
     if isinstance(item, UtcDateTime):
         return "sa.DateTime(timezone=True)"
     if isinstance(item, JSON):
+        context.imports.add("from sqlalchemy.dialects import postgresql")
         return 'sa.JSON().with_variant(postgresql.JSONB(), "postgresql")'
     if isinstance(item, Enum | AutoString):
         return f"sa.String(length={item.length})" if item.length else "sa.String()"

@@ -1,10 +1,11 @@
 """first tables
 
-Revision: 0001, after
+Revision 0001, after nothing.
 """
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0001"
 down_revision = None
