@@ -87,8 +87,8 @@ class NotFoundError(ApiRejectedError):
     code = "not_found"
 
 
-class UnusableAnswerError(PermanentError):
-    """A success whose body is not what the contract promises."""
+class UnusableAnswerError(TransientError):
+    """A success whose body is not what the contract promises: a proxy's page, or not our kind of API."""
 
     code = "unusable_answer"
     advice = "Check that GANGWAY_API_URL names an API that follows the contract."
