@@ -1,0 +1,1 @@
+"""A strict in-memory Management API for tests, written from the contract alone."""
