@@ -1,0 +1,7 @@
+"""Child processes kept alive: started in order, restarted when they die, all gone at the end."""
+
+from worker.supervisor.probes import HttpOk, Probe, TcpOpen
+from worker.supervisor.spec import ProcessSpec
+from worker.supervisor.supervisor import Supervisor
+
+__all__ = ["HttpOk", "Probe", "ProcessSpec", "Supervisor", "TcpOpen"]
