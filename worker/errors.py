@@ -51,6 +51,18 @@ class ApiTokenError(TransientError):
     advice = "Set GANGWAY_API_TOKEN to a valid token and restart; everything waiting then goes on by itself."
 
 
+class InternalError(TransientError):
+    """A mistake of ours, or something we did not foresee. The log has the traceback."""
+
+    code = "internal_error"
+    advice = "Look for step.broken in the workers' logs and report it; it is tried again slowly."
+
+    def __init__(
+        self, reason: str, *, retry_after_s: float | None = None, may_have_happened: bool = True
+    ) -> None:
+        super().__init__(reason, retry_after_s=retry_after_s, may_have_happened=may_have_happened)
+
+
 class StillUncertainError(TransientError):
     """An earlier create may still be committed: too early to send another one."""
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Generic, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, JsonValue, ValidationError
@@ -46,11 +47,11 @@ def import_credential(body: Body) -> Call[RemoteCredential]:
 
 
 def get_credential(credential_id: str) -> Call[RemoteCredential]:
-    return Call("GET", f"/v1/credentials/{credential_id}", _one(RemoteCredential))
+    return Call("GET", _at("credentials", credential_id), _one(RemoteCredential))
 
 
 def delete_credential(credential_id: str) -> Call[None]:
-    return Call("DELETE", f"/v1/credentials/{credential_id}", _nothing)
+    return Call("DELETE", _at("credentials", credential_id), _nothing)
 
 
 def create_sync(body: Body, *, idempotency_key: str) -> Call[RemoteSync]:
@@ -59,7 +60,7 @@ def create_sync(body: Body, *, idempotency_key: str) -> Call[RemoteSync]:
 
 
 def get_sync(sync_id: str) -> Call[RemoteSync]:
-    return Call("GET", f"/v1/syncs/{sync_id}", _one(RemoteSync))
+    return Call("GET", _at("syncs", sync_id), _one(RemoteSync))
 
 
 def list_syncs(
@@ -74,11 +75,11 @@ def list_syncs(
 
 
 def update_sync(sync_id: str, changes: Body) -> Call[RemoteSync]:
-    return Call("PATCH", f"/v1/syncs/{sync_id}", _one(RemoteSync), body=changes)
+    return Call("PATCH", _at("syncs", sync_id), _one(RemoteSync), body=changes)
 
 
 def delete_sync(sync_id: str) -> Call[None]:
-    return Call("DELETE", f"/v1/syncs/{sync_id}", _nothing)
+    return Call("DELETE", _at("syncs", sync_id), _nothing)
 
 
 def list_streams() -> Call[list[RemoteStream]]:
@@ -87,6 +88,11 @@ def list_streams() -> Call[list[RemoteStream]]:
 
 def create_stream(slug: str) -> Call[RemoteStream]:
     return Call("POST", "/v1/streams", _one(RemoteStream), body={"slug": slug})
+
+
+def _at(collection: str, object_id: str) -> str:
+    """The path of one object; an id from outside can name no other path."""
+    return f"/v1/{collection}/{quote(object_id, safe='')}"
 
 
 def answer(call: Call[T], response: httpx.Response) -> T:

@@ -5,7 +5,7 @@ Unknown fields are ignored, unknown values kept as open strings, and every docum
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal, cast
+from typing import Annotated, Final, Literal, cast, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
@@ -125,13 +125,17 @@ def _word(status: object) -> str:
 
 
 def _part(value: object) -> Part | None:
-    return cast("Part", value) if value in {"credential", "provider", "collection"} else None
+    for part in get_args(Part):
+        if value == part:
+            return cast("Part", part)
+    return None
 
 
 def _nested(status: str, value: Mapping[str, object]) -> dict[str, object]:
     """The older shape names the trouble in a part of its own: `credential` or `provider`, with notes."""
     found: dict[str, object] = {"status": status, "message": _notes(value)}
-    for part in ("credential", "provider"):
+    parts: tuple[Part, ...] = ("credential", "provider")
+    for part in parts:
         inner = value.get(part)
         if not isinstance(inner, Mapping):
             continue

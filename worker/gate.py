@@ -1,0 +1,67 @@
+"""One pause for all workers: when the Management API says 429, nobody calls it until it said to come back."""
+
+from datetime import timedelta
+from typing import Final, Protocol
+
+import redis
+import structlog
+
+from worker.errors import RateLimitedError
+
+log = structlog.get_logger()
+
+KEY: Final = "gangway:api:paused"
+TIMEOUT_S: Final = 1.0
+
+
+class Gate(Protocol):
+    """May the Management API be called now?"""
+
+    def check(self) -> None:
+        """Raise `RateLimitedError` while calls are paused."""
+
+    def pause(self, wait: timedelta) -> None:
+        """Pause everyone's calls for so long."""
+
+
+class RedisGate:
+    """The pause as an expiring key. Without Redis the gate stands open: the API still says 429 itself."""
+
+    def __init__(self, client: "redis.Redis") -> None:
+        self._redis = client
+
+    @classmethod
+    def at(cls, url: str) -> "RedisGate":
+        client = redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
+        return cls(client)
+
+    def check(self) -> None:
+        try:
+            remaining_ms = self._redis.pttl(KEY)
+        except redis.RedisError as exc:
+            log.warning("gate.unreadable", reason=type(exc).__name__)
+            return
+        if remaining_ms > 0:
+            raise RateLimitedError("calls are paused: the API is limiting", retry_after_s=remaining_ms / 1000)
+
+    def pause(self, wait: timedelta) -> None:
+        milliseconds = max(int(wait.total_seconds() * 1000), 1)
+        try:
+            self._redis.set(KEY, "1", px=milliseconds)
+        except redis.RedisError as exc:
+            log.warning("gate.not_paused", reason=type(exc).__name__)
+
+
+class OpenGate:
+    """For brokers other than Redis: every worker learns of a 429 by itself."""
+
+    def check(self) -> None:
+        return None
+
+    def pause(self, wait: timedelta) -> None:
+        del wait
+
+
+def gate_for(broker_url: str) -> Gate:
+    """The gate that fits the broker."""
+    return RedisGate.at(broker_url) if broker_url.startswith(("redis://", "rediss://")) else OpenGate()

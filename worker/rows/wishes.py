@@ -1,0 +1,58 @@
+"""Heeding: how the newest wishes for a tenant move a connection, now or as soon as its running step ends."""
+
+from datetime import datetime
+
+from models import Connection, State, Tenant, Transition
+from models.lifecycle import WITH_SYNC
+
+_STARTS_OVER = (WITH_SYNC - {State.PAUSED}) | {State.AWAITING_CREDENTIAL, State.CAPTURED, State.FAILED}
+
+
+def heed(
+    tenant: Tenant,
+    connection: Connection,
+    *,
+    now: datetime,
+    credential_given: bool = False,
+    task_id: str | None = None,
+) -> list[Transition]:
+    """Move the connection towards what is wanted of it; returns the moves made, in order.
+
+    May be called at any time and any number of times. A step under way keeps its lease: its facts will be
+    recorded, its own move will not, and the next step starts when it has ended.
+    """
+    moves: list[Transition] = []
+
+    def move(target: State, why: str) -> None:
+        moves.append(connection.transition_to(target, why=why, task_id=task_id))
+        connection.want_now(now)
+        connection.forget_error()
+
+    if tenant.is_removed:
+        if connection.state not in {State.REMOVING, State.REMOVED}:
+            connection.sealed_credential = None
+            move(State.REMOVING, "the tenant was deleted")
+        return moves
+    if not tenant.is_announced:
+        return moves
+    if connection.state is State.REMOVED:
+        move(State.AWAITING_CREDENTIAL, "the tenant signed up again")
+        connection.due_at = None
+    if connection.state in _STARTS_OVER and _has_new_credential(connection, given=credential_given):
+        move(State.REQUESTED, "a credential is here")
+    elif connection.state is State.PAUSED and connection.sealed_credential and _is_wanted_active(connection):
+        move(State.REQUESTED, "resumed with a new credential")
+    elif connection.state in WITH_SYNC and connection.is_outdated:
+        connection.want_now(now)
+    return moves
+
+
+def _has_new_credential(connection: Connection, *, given: bool) -> bool:
+    if connection.sealed_credential is not None:
+        return True
+    named = connection.overrides.get("credential_id")
+    return named is not None and (given or named != connection.remote_credential_id)
+
+
+def _is_wanted_active(connection: Connection) -> bool:
+    return connection.overrides.get("status", "active") == "active"
