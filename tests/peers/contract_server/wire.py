@@ -85,6 +85,7 @@ class Connection(asyncio.Protocol):
         self._later: Callable[..., object]
         self._buffer = bytearray()
         self._is_waiting = False
+        self._is_refused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -94,17 +95,16 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer every complete request, in order."""
-        self._buffer += data
-        self._advance()
+        if not self._is_refused:
+            self._buffer += data
+            self._advance()
 
     def _advance(self) -> None:
         while not self._is_waiting and not self._transport.is_closing():
             try:
                 request = take_request(self._buffer)
             except MalformedRequestError as error:
-                body = b'{"summary": "%s"}' % error.reason.encode()
-                self._transport.write(encode(Response(error.status, body), is_last=True))
-                self._transport.close()
+                self._refuse(error)
                 return
             if request is None:
                 return
@@ -135,6 +135,13 @@ class Connection(asyncio.Protocol):
         if is_last:
             self._transport.close()
 
+    def _refuse(self, error: MalformedRequestError) -> None:
+        """Answer and hear the client out: closing at once could cost it the answer."""
+        self._is_refused = True
+        body = b'{"summary": "%s"}' % error.reason.encode()
+        self._transport.write(encode(Response(error.status, body), is_last=True))
+        self._transport.write_eof()
+
     def _drop(self, drop: Drop) -> None:
         if drop.reset:
             client: socket.socket = self._transport.get_extra_info("socket")
@@ -145,9 +152,9 @@ class Connection(asyncio.Protocol):
 def take_request(buffer: bytearray) -> Request | None:
     """Cut the first complete request off the buffer."""
     end = buffer.find(b"\r\n\r\n")
+    if (len(buffer) if end < 0 else end) > MAX_HEAD_BYTES:
+        raise MalformedRequestError(431, "Request header too large")
     if end < 0:
-        if len(buffer) > MAX_HEAD_BYTES:
-            raise MalformedRequestError(431, "Request header too large")
         return None
     request_line, *header_lines = buffer[:end].decode("latin-1").split("\r\n")
     headers = parse_headers(header_lines)
