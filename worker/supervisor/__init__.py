@@ -2,6 +2,6 @@
 
 from worker.supervisor.probes import HttpOk, Probe, TcpOpen
 from worker.supervisor.spec import ProcessSpec
-from worker.supervisor.supervisor import Supervisor
+from worker.supervisor.supervisor import Report, Supervisor
 
-__all__ = ["HttpOk", "Probe", "ProcessSpec", "Supervisor", "TcpOpen"]
+__all__ = ["HttpOk", "Probe", "ProcessSpec", "Report", "Supervisor", "TcpOpen"]

@@ -46,25 +46,18 @@ class Supervisor:
     ) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)  # `until` raises what they raise
+        await asyncio.gather(*self._tasks, return_exceptions=True)  # `watch` raises what they raise
         await end_all(self._children, self._dependents, grace_s=self._grace_s, report=self._report)
 
     async def all_ready(self) -> None:
         """Wait until every process has been ready once."""
         await self._are_ready(self._specs)
 
-    async def until(self, event: asyncio.Event) -> None:
-        """Wait for the event; raises if the supervisor itself breaks meanwhile."""
-        waiting = asyncio.create_task(event.wait())
-        keepers = {task for task in self._tasks if not task.done()}
-        try:
-            while not waiting.done():
-                done, _ = await asyncio.wait({waiting, *keepers}, return_when=asyncio.FIRST_COMPLETED)
-                for task in done & keepers:
-                    task.result()
-                keepers -= done
-        finally:
-            waiting.cancel()
+    async def watch(self) -> None:
+        """Wait for ever; raises if the supervisor itself breaks."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
 
     def pid_of(self, name: str) -> int | None:
         """The process's id, while it runs."""
