@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from .api import read_body
+from .bodies import read_body
 from .errors import ApiError, invalid, not_found
 from .faults import Dice
 from .store import Store, Sync

@@ -195,6 +195,13 @@ class Store:
         return [sync for sync in self.syncs if sync.credential is credential]
 
 
+def assign(resource: Stream | Credential | Sync, changes: JsonObject, now: float) -> None:
+    """Set what a body names and stamp the change."""
+    for name, value in changes.items():
+        setattr(resource, name, value)
+    resource.updated_at = now
+
+
 def identity(properties: JsonObject) -> tuple[str, str]:
     """Return what makes two imports the same account: the kind and the account, or else the secret."""
     account = next(([name, properties[name]] for name in ACCOUNT_FIELDS if properties.get(name)), properties)
