@@ -96,13 +96,13 @@ def tenant_state(states: Iterable[State]) -> TenantState:
     present = set(states) - {State.REMOVED}
     if not present:
         return TenantState.REMOVED if states else TenantState.AWAITING_CREDENTIAL
-    for state, verdict in _TENANT_PRECEDENCE:
+    for state, verdict in TENANT_PRECEDENCE:
         if state in present:
             return verdict
     return TenantState.READY
 
 
-_TENANT_PRECEDENCE: Final = (
+TENANT_PRECEDENCE: Final = (
     (State.FAILED, TenantState.FAILED),
     (State.REMOVING, TenantState.REMOVING),
     (State.DEGRADED, TenantState.DEGRADED),

@@ -25,4 +25,4 @@ def perform(task: "Task[..., None]", step: Step, connection_ids: list[str]) -> N
             publish(task.app, next_step, ids)
         countdown = done.retry_in.total_seconds()
     if done.to_retry and countdown <= MAX_COUNTDOWN_S:
-        raise task.retry(args=[[str(i) for i in done.to_retry]], countdown=countdown)
+        raise task.retry(args=([str(i) for i in done.to_retry],), countdown=countdown)

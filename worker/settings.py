@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     """The slow pace at which a connection that used up its attempts is tried again."""
     health_poll_s: Seconds = 300
     """How often a ready connection is looked at."""
-    webhook_tolerance_s: Seconds = 300
+    webhook_tolerance_s: Annotated[float, Field(gt=0, le=300)] = 300
     stalled_after_s: Seconds = 45
     """A worker that makes no progress for so long, while messages wait, exits to be restarted."""
 

@@ -1,4 +1,4 @@
-"""The `gangway` command. Each module holds the commands of one kind and imports what it needs when it runs."""
+"""The `gangway` command. Each module holds the commands of one kind."""
 
 import sys
 

@@ -1,24 +1,26 @@
-"""What an operator asks: how things stand, and what happens when I send this."""
+"""What an operator asks: how do things stand, and what happens when I send this?"""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from sqlmodel import Session
 
 
 def status(
     external_id: Annotated[str | None, typer.Argument(help="One tenant, in detail.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="How many tenants to list.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many tenants to list.")] = 50,
 ) -> None:
     """Show the tenants, or one of them, straight from the database; the broker may be down."""
-    from worker.cli.overview import show_tenant, show_tenants
-
-    if external_id is None:
-        show_tenants(limit=limit, as_json=as_json)
-    elif not show_tenant(external_id, as_json=as_json):
-        sys.exit(f"no tenant has the external_id {external_id!r}; `gangway status` lists them")
+    with _database() as session:
+        if external_id is None:
+            _show_overview(session, limit=limit, as_json=as_json)
+        else:
+            _show_tenant(session, external_id, as_json=as_json)
 
 
 def send(
@@ -28,18 +30,67 @@ def send(
     message_id: Annotated[str | None, typer.Option("--id", help="Sent twice, it counts once.")] = None,
 ) -> None:
     """Sign an event, post it to the intake and print the answer."""
-    from worker.cli.sending import SendError, post_event
+    from worker.cli.sending import SendError, local_intake, post_event
 
-    body = sys.stdin.buffer.read() if file == "-" else _bytes_of(Path(file))
+    body = sys.stdin.buffer.read() if file == "-" else _content_of(Path(file))
     try:
-        answer = post_event(body, source=source, base_url=url, message_id=message_id)
+        answer = post_event(body, source=source, base_url=url or local_intake(), message_id=message_id)
     except SendError as exc:
         sys.exit(str(exc))
-    print(answer.text)  # noqa: T201  # the answer is this command's output
-    sys.exit(0 if answer.is_success else 1)
+    typer.echo(answer.text)
+    if not answer.is_success:
+        sys.exit(f"the intake answered {answer.status_code}")
 
 
-def _bytes_of(path: Path) -> bytes:
+def _show_overview(session: Session, *, limit: int, as_json: bool) -> None:
+    from rich.console import Console
+
+    from foundation.database import utc_now
+    from worker.cli.overview import overview
+    from worker.cli.tables import print_overview
+
+    view = overview(session, limit=limit)
+    if as_json:
+        typer.echo(view.model_dump_json(indent=2))
+    else:
+        print_overview(view, Console(markup=False, highlight=False), utc_now())
+
+
+def _show_tenant(session: Session, external_id: str, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from foundation.database import utc_now
+    from worker.cli.overview import tenant_detail
+    from worker.cli.tables import print_tenant
+
+    view = tenant_detail(session, external_id)
+    if view is None:
+        sys.exit(f"no tenant has the external_id {external_id!r}; `gangway status` lists them")
+    if as_json:
+        typer.echo(view.model_dump_json(indent=2))
+    else:
+        print_tenant(view, Console(markup=False, highlight=False), utc_now())
+
+
+@contextmanager
+def _database() -> Iterator[Session]:
+    """A session that only reads; says so plainly when there is nothing to read."""
+    from sqlalchemy.exc import DBAPIError
+
+    from foundation.database import Database
+    from worker.settings import settings
+
+    database = Database(settings().database_url.get_secret_value())
+    try:
+        with database.read() as session:
+            yield session
+    except DBAPIError as exc:
+        sys.exit(f"the database cannot be read ({exc.orig}). Has `gangway migrate` or `gangway up` been run?")
+    finally:
+        database.dispose()
+
+
+def _content_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as exc:

@@ -1,1 +1,105 @@
 """The processes of the worker, each in the foreground: for an orchestrator, or for `gangway up`."""
+
+import os
+import socket
+import sys
+from typing import Annotated
+
+import typer
+
+from foundation.database import Database
+from foundation.logs import configure_logs
+from foundation.migrations import is_current, upgrade
+from foundation.queue import Role
+from models import MIGRATIONS
+from worker.settings import Settings, SettingsError, settings
+
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
+
+
+def migrate() -> None:
+    """Bring the database schema up to date. Safe to run at any time, by any number of processes."""
+    current = _prepared("migrate", needs_schema=False)
+    database = Database(current.database_url.get_secret_value())
+    upgrade(database, MIGRATIONS)
+    database.dispose()
+    typer.echo("The database schema is up to date.")
+
+
+def web(host: Host = "127.0.0.1", port: Port = 8600) -> None:
+    """Receive signup webhooks and answer where tenants stand."""
+    import uvicorn
+
+    from worker.app import configure
+    from worker.web import create_app
+
+    current = _prepared("web")
+    app = create_app(current, configure(current, Role.PUBLISHER))
+    uvicorn.run(app, host=host, port=port, log_config=None, access_log=False)
+
+
+def work(
+    queues: Annotated[str, typer.Option(help="Which queues to work on, comma-separated.")] = (
+        "onboarding,polling,maintenance"
+    ),
+    concurrency: Annotated[int, typer.Option(min=1, max=100, help="Tasks at once (threads).")] = 8,
+    name: Annotated[str, typer.Option(help="Name of this worker, unique per host.")] = "worker",
+) -> None:
+    """Do the work: capture credentials, create syncs, poll them."""
+    from worker.app import QUEUE_OF, configure
+    from worker.watch import watch_progress
+
+    current = _prepared("worker")
+    wanted = [queue.strip() for queue in queues.split(",")]
+    unknown = set(wanted) - set(QUEUE_OF.values())
+    if unknown:
+        known = ", ".join(sorted(set(QUEUE_OF.values())))
+        raise typer.BadParameter(f"no queue {', '.join(sorted(unknown))}; there are: {known}")
+    app = configure(current, Role.CONSUMER)
+    watch_progress(current, app, wanted)
+    node = f"{name}-{os.getpid()}@{socket.gethostname()}"
+    threads = ["--pool=threads", f"--concurrency={concurrency}"]
+    quiet = ["--without-gossip", "--without-mingle", "--loglevel=INFO"]
+    app.worker_main(["worker", *threads, *quiet, f"--queues={','.join(wanted)}", f"--hostname={node}"])
+
+
+def beat() -> None:
+    """Send the periodic sweep. Any number may run: a sweep more does no harm."""
+    from worker.app import configure
+
+    current = _prepared("beat")
+    app = configure(current, Role.CONSUMER)
+    # in memory: the timetable is in the code, and a file would be one more lock to leave behind
+    app.start(["beat", "--scheduler=celery.beat:Scheduler", "--loglevel=WARNING", "--pidfile="])
+
+
+def flower(host: Host = "127.0.0.1", port: Port = 5555) -> None:
+    """Show the queue in Flower, behind a login: user `operator`, password the operator token."""
+    from worker.app import configure
+
+    current = _prepared("flower")
+    # by the environment, since a command line can be read by every user of the machine
+    os.environ["FLOWER_BASIC_AUTH"] = f"operator:{current.operator_token.get_secret_value()}"
+    app = configure(current, Role.CONSUMER)
+    app.start(["flower", f"--address={host}", f"--port={port}", "--max_tasks=10000", "--logging=warning"])
+
+
+def _prepared(service: str, *, needs_schema: bool = True) -> Settings:
+    """Settings read and logs set up; without a current schema there is nothing to do but say so."""
+    try:
+        current = settings()
+    except SettingsError as exc:
+        sys.exit(str(exc))
+    configure_logs(current.log_level, service=service)
+    if needs_schema:
+        _check_schema(current)
+    return current
+
+
+def _check_schema(current: Settings) -> None:
+    database = Database(current.database_url.get_secret_value())
+    current_schema = is_current(database, MIGRATIONS)
+    database.dispose()
+    if not current_schema:
+        sys.exit("The database schema is not up to date: run `gangway migrate` first.")

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import structlog
 from sqlmodel import Session, col, select
 
-from models import Attempt, Connection, State, Step, Tenant
+from models import Attempt, AttemptOutcome, Connection, State, Step, Tenant
 from worker.rows.wishes import heed
 from worker.steps.verdict import Claim, Verdict
 
@@ -46,7 +46,7 @@ def _record_one(
     session: Session, step: Step, row: Connection, claim: Claim, verdict: Verdict, now: datetime
 ) -> Recorded:
     overtaken = row.revision != claim.connection.revision
-    if verdict.is_eventful or verdict.problem is not None:
+    if verdict.is_eventful or verdict.outcome is not AttemptOutcome.SUCCEEDED:
         session.add(_attempt(step, row, claim, verdict, now))
     _apply_facts(row, claim, verdict)
     _apply_problem(row, verdict)

@@ -13,7 +13,7 @@ from sqlalchemy import func
 from sqlmodel import col, select
 
 from foundation.database import utc_now
-from models import Connection, State, Step
+from models import AttemptOutcome, Connection, State, Step
 from worker.errors import InternalError, NotFoundError, ProvisioningError, RateLimitedError
 from worker.retry import retry_delay
 from worker.rows.claims import claim, note_intent
@@ -160,7 +160,7 @@ def _context(step: Step, claimed: Claim) -> dict[str, object]:
 
 
 def _log(step: Step, claimed: Claim, verdict: Verdict) -> None:
-    if not verdict.is_eventful and verdict.problem is None:
+    if not verdict.is_eventful and verdict.outcome is AttemptOutcome.SUCCEEDED:
         return
     facts = _context(step, claimed) | {"why": verdict.why, "task_id": claimed.task_id}
     if verdict.problem is None:

@@ -1,0 +1,52 @@
+"""The web process: intake, status, health. Hints go out by a relay, so that no request waits for a broker."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from celery import Celery
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.requests import Request
+
+from foundation.database import Database
+from worker.hints import Relay
+from worker.intake.accept import Intake
+from worker.plans import Plans
+from worker.settings import Settings
+from worker.web import answers
+from worker.web.probes import probes
+from worker.web.tenants import tenants
+from worker.web.webhooks import webhooks
+
+
+def create_app(settings: Settings, celery: Celery) -> FastAPI:
+    """Build the app; what it opens is closed when the server shuts down."""
+    database = Database(settings.database_url.get_secret_value())
+    plans = Plans.load(settings.plans_file)
+    relay = Relay(celery)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        relay.close()
+        database.dispose()
+
+    app = FastAPI(
+        title="Gangway",
+        summary="Signup webhooks in, provisioned tenants out.",
+        lifespan=lifespan,
+    )
+    answers.install(app)
+
+    @app.exception_handler(RequestValidationError)
+    async def _refuse_parameters(_request: Request, exc: RequestValidationError) -> JSONResponse:
+        fields: dict[str, list[str]] = {}
+        for error in exc.errors():
+            fields.setdefault(".".join(str(part) for part in error["loc"][1:]), []).append(error["msg"])
+        return answers.answer(422, "Validation failed", fields)
+
+    app.include_router(webhooks(settings, Intake(database, settings.vault(), plans), relay))
+    app.include_router(tenants(settings, database))
+    app.include_router(probes(database, celery))
+    return app
