@@ -23,10 +23,8 @@ def print_overview(overview: Overview, console: Console, now: datetime) -> None:
     counts = ", ".join(f"{count} {state}" for state, count in overview.connections_by_state.items())
     console.print(f"Connections: {counts or 'none yet'}.")
     if waiting := overview.oldest_waiting:
-        since = age(now - waiting.since)
-        console.print(
-            f"Waiting the longest: {plain(waiting.external_id)} ({waiting.provider}), {waiting.state}, for {since}."
-        )
+        who = f"{plain(waiting.external_id)} ({waiting.provider})"
+        console.print(f"Waiting the longest: {who}, {waiting.state}, for {age(now - waiting.since)}.")
 
 
 def print_tenant(tenant: TenantDetail, console: Console, now: datetime) -> None:
