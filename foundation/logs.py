@@ -16,7 +16,16 @@ SECRET_VALUES: Final = re.compile(
     r"\b(?:[sr]k_(?:live|test)_\w{6,}|whsec_[\w+/=]{6,}|Bearer\s+[\w.~+/=-]{6,})"
     r"|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"  # user:password in a URL
 )
-NOISY: Final = ("httpx", "httpcore", "kombu", "amqp", "alembic", "uvicorn.access")
+NOISY: Final = (
+    "alembic",
+    "amqp",
+    "celery.app.trace",
+    "celery.worker.strategy",
+    "httpcore",
+    "httpx",
+    "kombu",
+    "uvicorn.access",
+)
 
 
 def configure_logs(level: str = "INFO", *, service: str) -> None:

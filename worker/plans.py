@@ -17,6 +17,16 @@ class PlansError(Exception):
     """The plans file cannot be used. Names the file, the field and what was expected."""
 
 
+class RateLimit(BaseModel):
+    """A share of the provider's quota (contract 5.1): requests per interval of seconds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    allowed_requests: Count
+    interval: Count
+    max_concurrent_requests: Annotated[int, Field(ge=0, le=10_000)] = 0
+
+
 class Wanted(BaseModel):
     """What may be wanted of a sync: in a plan, or in an event for one connection."""
 
@@ -26,20 +36,10 @@ class Wanted(BaseModel):
         Annotated[list[Annotated[str, Field(min_length=1, max_length=255)]], Field(max_length=1000)] | None
     ) = None
     stream_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    rate_limit: "RateLimit | None" = None
+    rate_limit: RateLimit | None = None
     max_age_days: Count | None = None
     """Whole days; null = no limit."""
     sync_frequency: Literal["continuous", "4h"] | None = None
-
-
-class RateLimit(BaseModel):
-    """A share of the provider's quota (contract 5.1): requests per interval of seconds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    allowed_requests: Count
-    interval: Count
-    max_concurrent_requests: Annotated[int, Field(ge=0, le=10_000)] = 0
 
 
 class ProviderPlan(Wanted):

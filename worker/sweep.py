@@ -47,7 +47,7 @@ def steps_with_room(waiting: Mapping[str, int]) -> set[Step]:
 
 def backlog(app: Celery) -> dict[str, int]:
     """How many messages wait in each queue."""
-    with app.connection_for_read() as connection:
+    with app.connection_or_acquire() as connection:
         return {name: _length(name, connection) for name in set(QUEUE_OF.values())}
 
 

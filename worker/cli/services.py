@@ -61,7 +61,9 @@ def work(
     node = f"{name}-{os.getpid()}@{socket.gethostname()}"
     threads = ["--pool=threads", f"--concurrency={concurrency}"]
     quiet = ["--without-gossip", "--without-mingle", "--loglevel=INFO"]
-    app.worker_main(["worker", *threads, *quiet, f"--queues={','.join(wanted)}", f"--hostname={node}"])
+    app.worker_main(
+        ["--quiet", "worker", *threads, *quiet, f"--queues={','.join(wanted)}", f"--hostname={node}"]
+    )
 
 
 def beat() -> None:
@@ -71,7 +73,7 @@ def beat() -> None:
     current = _prepared("beat")
     app = configure(current, Role.CONSUMER)
     # in memory: the timetable is in the code, and a file would be one more lock to leave behind
-    app.start(["beat", "--scheduler=celery.beat:Scheduler", "--loglevel=WARNING", "--pidfile="])
+    app.start(["--quiet", "beat", "--scheduler=celery.beat:Scheduler", "--loglevel=WARNING", "--pidfile="])
 
 
 def flower(host: Host = "127.0.0.1", port: Port = 5555) -> None:
