@@ -9,7 +9,8 @@ from standardwebhooks.webhooks import Webhook
 
 from worker.settings import STACK_FILE, default_data_dir, settings
 from worker.stack.envfile import read_env_file
-from worker.stack.ports import DEFAULT_PORTS, HOST, remembered_ports
+from worker.stack.ports import DEFAULT_PORTS, remembered_ports
+from worker.supervisor import HOST
 
 TIMEOUT: Final = httpx.Timeout(10.0, connect=3.0)
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import secrets
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,16 @@ from sqlalchemy.engine import URL
 from engine.settings import Settings as EngineSettings
 from foundation.vault import generate_key
 from worker.settings import STACK_FILE
-from worker.stack.ports import HOST, port_variable
+from worker.stack.ports import port_variable
+from worker.stack.redis import REDIS_HOME
 from worker.stack.scope import Environment, Scope
+from worker.supervisor import HOST
 
 OURS: Final = "GANGWAY_"
 ENGINES: Final = "GANGWAY_ENGINE_"
 REDIS_PASSWORD: Final = "GANGWAY_REDIS_PASSWORD"  # noqa: S105  # the variable's name
+DATABASES: Final = ("gangway.db", "engine.db")
+LOGS: Final = "logs"
 SETTLE_MARGIN_S: Final = 2.0
 
 
@@ -40,7 +45,7 @@ class Configuration:
 
     @property
     def logs(self) -> Path:
-        return self.data_dir / "logs"
+        return self.data_dir / LOGS
 
     @property
     def kept(self) -> dict[str, str]:
@@ -90,13 +95,24 @@ def configure(
     if scope.redis:
         own |= _broker_urls(scope, ports["redis"], password=own[REDIS_PASSWORD])
     if scope.worker:
-        own["GANGWAY_DATABASE_URL"] = _sqlite(data_dir / "gangway.db")
+        own["GANGWAY_DATABASE_URL"] = _sqlite(data_dir / DATABASES[0])
     if scope.engine:
         own |= _engine_values(data_dir, ports["engine"], {**own, **environment})
     elif scope.worker:
         own.pop("GANGWAY_CREATE_SETTLE_S", None)  # it was measured for our engine, not for this API
     own = {name: value for name, value in own.items() if name not in environment}
     return Configuration(data_dir, scope, ports, environment, own)
+
+
+def forget(data_dir: Path) -> None:
+    """Remove what a stack keeps in its directory, and nothing else."""
+    for name in (LOGS, REDIS_HOME):
+        shutil.rmtree(data_dir / name, ignore_errors=True)
+    for name in (
+        STACK_FILE,
+        *(f"{database}{tail}" for database in DATABASES for tail in ("", "-wal", "-shm")),
+    ):
+        (data_dir / name).unlink(missing_ok=True)
 
 
 def _secrets_of(scope: Scope) -> dict[str, Callable[[], str]]:
@@ -139,7 +155,7 @@ def _engine_values(data_dir: Path, port: int, known: Environment) -> dict[str, s
     values = {
         "GANGWAY_API_URL": f"http://{HOST}:{port}",
         "GANGWAY_CREATE_SETTLE_S": f"{deadline_s + SETTLE_MARGIN_S:g}",
-        "GANGWAY_ENGINE_DATABASE_URL": _sqlite(data_dir / "engine.db"),
+        "GANGWAY_ENGINE_DATABASE_URL": _sqlite(data_dir / DATABASES[1]),
         "GANGWAY_ENGINE_TOKENS": known["GANGWAY_API_TOKEN"],
     }
     if "GANGWAY_ENGINE_BROKER_URL" not in known:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from worker.stack.errors import StackError
+from worker.supervisor import HOST
 
-HOST: Final = "127.0.0.1"
 DEFAULT_PORTS: Final[Mapping[str, int]] = {"web": 8600, "engine": 8700, "flower": 5555, "redis": 6390}
 PATIENCE_S: Final = 2.0
 RETRY_S: Final = 0.1
@@ -37,7 +37,7 @@ async def choose_ports(
     chosen: dict[str, int] = {}
     for service in services:
         if asked.get(service) is None and automatic:
-            chosen[service] = _free_port(remembered.get(service), taken=set(chosen.values()))
+            chosen[service] = _automatic_port(remembered.get(service), taken=set(chosen.values()))
         else:
             chosen[service] = asked.get(service) or remembered.get(service, DEFAULT_PORTS[service])
     _check_distinct(chosen)
@@ -56,15 +56,18 @@ def is_free(port: int) -> bool:
     return True
 
 
-def _free_port(preferred: int | None, *, taken: set[int]) -> int:
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _automatic_port(preferred: int | None, *, taken: set[int]) -> int:
     if preferred is not None and preferred not in taken and is_free(preferred):
         return preferred
-    while True:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            port = int(probe.getsockname()[1])
-        if port not in taken:
-            return port
+    while (port := free_port()) in taken:
+        pass
+    return port
 
 
 async def _occupied(ports: Mapping[str, int]) -> list[str]:

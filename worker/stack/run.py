@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from rich.console import Console
 
 from worker.settings import STACK_FILE
 from worker.stack.board import show
-from worker.stack.configuration import Configuration, configure
+from worker.stack.configuration import Configuration, configure, forget
 from worker.stack.envfile import read_env_file, write_env_file
 from worker.stack.errors import StackError
 from worker.stack.lock import locked
@@ -52,14 +53,17 @@ async def running(
     scope: Scope,
     environment: Environment,
     *,
-    ports: AskedPorts,
-    automatic: bool,
     report: Report,
+    ports: AskedPorts = MappingProxyType({}),
+    automatic: bool,
+    afresh: bool = False,
     beside: Sequence[ProcessSpec] = (),
 ) -> AsyncIterator[Stack]:
     """Inside the block the stack's processes run, and those beside it; the directory is locked."""
     data_dir = _prepared(data_dir)
     with locked(data_dir):
+        if afresh:
+            forget(data_dir)
         remembered = read_env_file(data_dir / STACK_FILE)
         chosen = await choose_ports(
             scope.servers, asked=ports, remembered=remembered_ports(remembered), automatic=automatic

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from worker.stack.configuration import REDIS_PASSWORD, Configuration
-from worker.stack.ports import HOST
 from worker.stack.redis import redis_server, write_redis_config
-from worker.supervisor import HttpOk, Probe, ProcessSpec, TcpOpen
+from worker.supervisor import HOST, HttpOk, Probe, ProcessSpec, TcpOpen
 
 GANGWAY: Final = (sys.executable, "-P", str(Path(sysconfig.get_path("scripts")) / "gangway"))
 ENGINE: Final = (sys.executable, "-P", "-m", "engine")  # -P: a folder `engine` in the current one is not it

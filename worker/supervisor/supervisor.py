@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NoReturn, Self
 
 from worker.supervisor.child import POLL_S, Child, describe_status
 from worker.supervisor.ending import end_all
@@ -53,11 +53,16 @@ class Supervisor:
         """Wait until every process has been ready once."""
         await self._are_ready(self._specs)
 
-    async def watch(self) -> None:
+    def not_ready(self) -> list[str]:
+        """The processes that have not been ready yet."""
+        return [name for name, event in self._ready.items() if not event.is_set()]
+
+    async def watch(self) -> NoReturn:
         """Wait for ever; raises if the supervisor itself breaks."""
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
             task.result()
+        raise AssertionError("the task that trims the logs has no end")
 
     def pid_of(self, name: str) -> int | None:
         """The process's id, while it runs."""
