@@ -16,6 +16,7 @@ from worker.app import QUEUE_OF
 log = structlog.get_logger()
 
 IDS_PER_MESSAGE: Final = 50
+GATHER_S: Final = 0.1
 CLOSE: Final = None
 
 
@@ -32,12 +33,13 @@ def publish(app: Celery, step: Step, ids: Sequence[UUID]) -> None:
 class Relay:
     """Publishes from a thread of its own, so that a web request never waits for the broker.
 
-    What gathers while a message is being sent goes out together in the next one.
+    The first hint goes out at once; what comes soon after it goes out together, in few messages.
     """
 
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._waiting: queue.SimpleQueue[tuple[Step, UUID] | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
         self._thread.start()
 
@@ -48,22 +50,28 @@ class Relay:
 
     def close(self, timeout_s: float = 3.0) -> None:
         """Send what is waiting, as far as the broker allows in this time."""
+        self._closing.set()
         self._waiting.put(CLOSE)
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        closing = False
-        while not closing:
-            gathered: dict[Step, list[UUID]] = {}
-            hint = self._waiting.get()
+        while not self._closing.is_set():
+            gathered = self._gather()
+            for step, ids in gathered.items():
+                publish(self._app, step, ids)
+            self._closing.wait(GATHER_S)
+        for step, ids in self._gather(wait=False).items():
+            publish(self._app, step, ids)
+
+    def _gather(self, *, wait: bool = True) -> dict[Step, list[UUID]]:
+        """All that is waiting; if there is nothing, the first to come."""
+        gathered: dict[Step, list[UUID]] = {}
+        try:
+            hint = self._waiting.get(block=wait)
             while hint is not CLOSE:
                 step, connection_id = hint
                 gathered.setdefault(step, []).append(connection_id)
-                try:
-                    hint = self._waiting.get_nowait()
-                except queue.Empty:
-                    break
-            else:
-                closing = True
-            for step, ids in gathered.items():
-                publish(self._app, step, ids)
+                hint = self._waiting.get_nowait()
+        except queue.Empty:
+            pass
+        return gathered

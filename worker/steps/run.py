@@ -28,7 +28,7 @@ from worker.steps.verdict import Claim, Verdict, verdict_on_error
 
 log = structlog.get_logger()
 
-SHARED_COMMIT_S: Final = 0.02
+SHARED_COMMIT_S: Final = 0.05
 """How long a finished call waits for neighbours to share its commit with."""
 
 Result = tuple[Claim, Verdict]
