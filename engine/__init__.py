@@ -1,0 +1,1 @@
+"""The Management API as our own service: credentials, syncs that really run, streams and their consumers."""

@@ -1,0 +1,88 @@
+"""Builds the web application: one per process."""
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import httpx
+from fastapi import FastAPI
+
+from engine.access import Tokens, ensure_access
+from engine.api import consumers, credentials, failures, probes, streams, syncs
+from engine.api.arrival import Arrival
+from engine.api.caller import Services
+from engine.api.shapes import Failure
+from engine.hints import Hints, Relay, new_celery
+from engine.providers.catalogue import load_catalogue
+from engine.providers.identity import Accounts
+from engine.schema import open_database
+from engine.sealing import Safe
+from engine.settings import Settings
+from foundation.queue import Role
+
+ABOUT: Final = """
+Captures credentials, runs syncs that fill streams, and hands the records to consumers.
+
+A POST that creates commits within the request deadline ({deadline:g} s, counted from when its head was
+read) or not at all. A client that got no answer may look for the outcome after that time, or repeat the
+request with the same `Idempotency-Key` whenever it likes.
+"""
+FAILURES: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"model": Failure} for status in (400, 401, 404, 413, 422, 500, 504)
+}
+
+
+def create_app(
+    settings: Settings,
+    *,
+    hints: Hints | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+    stopping: threading.Event | None = None,
+) -> FastAPI:
+    """The Management API; `hints` and `transport` replace the broker and the way to the providers."""
+    relay = None if hints else Relay(new_celery(settings.broker_url.get_secret_value(), Role.PUBLISHER))
+    stop = stopping or threading.Event()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database = open_database(settings)
+        vault = settings.vault()
+        ensure_access(database, vault, settings.tokens)
+        accounts = Accounts(transport)
+        app.state.services = Services(
+            database=database,
+            tokens=Tokens(database),
+            safe=Safe(vault),
+            catalogue=load_catalogue(settings.providers),
+            accounts=accounts,
+            hints=hints or relay,  # type: ignore[arg-type]  # one of them is there
+            request_deadline_s=settings.request_deadline_s,
+            is_stopping=stop.is_set,
+        )
+        if relay:
+            relay.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            if relay:
+                relay.stop()
+            await accounts.aclose()
+            database.dispose()
+
+    app = FastAPI(
+        title="Gangway engine",
+        summary="The syncs Management API",
+        description=ABOUT.format(deadline=settings.request_deadline_s),
+        version="1",
+        lifespan=lifespan,
+        strict_content_type=False,
+        redoc_url=None,
+    )
+    failures.install(app)
+    for module in (credentials, syncs, streams, consumers):
+        app.include_router(module.router, responses=FAILURES)
+    app.include_router(probes.router)
+    app.add_middleware(Arrival)
+    return app

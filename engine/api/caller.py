@@ -1,0 +1,87 @@
+"""Who calls, and what the handlers work with."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+from uuid import UUID
+
+from fastapi import Depends, Request
+from sqlmodel import Session
+from starlette.concurrency import run_in_threadpool
+
+from engine.access import Tokens
+from engine.errors import DeadlineError, UnauthorizedError
+from engine.hints import Hints
+from engine.providers.catalogue import Catalogue
+from engine.providers.identity import Accounts
+from engine.sealing import Safe
+from engine.transactions import retrying
+from foundation.database import Database
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What one web process holds."""
+
+    database: Database
+    tokens: Tokens
+    safe: Safe
+    catalogue: Catalogue
+    accounts: Accounts
+    hints: Hints
+    request_deadline_s: float
+    is_stopping: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """One authenticated request: its organisation, and when it must have committed."""
+
+    services: Services
+    org_id: UUID
+    commit_by: float
+
+    def read(self) -> AbstractContextManager[Session]:
+        return self.services.database.read()
+
+    def write(self, work: Callable[[Session], Result]) -> Result:
+        """Commit in time or not at all: a client that heard nothing knows when it may ask again."""
+
+        def in_time(session: Session) -> Result:
+            result = work(session)
+            session.flush()
+            if time.monotonic() > self.commit_by:
+                raise DeadlineError
+            return result
+
+        return retrying(self.services.database, in_time)
+
+
+async def _authenticated(request: Request) -> Caller:
+    services: Services = request.app.state.services
+    token = _bearer(request)
+    org_id = services.tokens.recall(token) or await run_in_threadpool(services.tokens.find, token)
+    if org_id is None:
+        raise UnauthorizedError("Unauthorized: unknown or expired token")
+    received_at: float = request.state.received_at
+    until_commit = services.request_deadline_s * 0.9  # the rest is for the commit itself
+    return Caller(services, org_id, received_at + until_commit)
+
+
+def _bearer(request: Request) -> str:
+    headers = request.headers.getlist("authorization")
+    if not headers:
+        raise UnauthorizedError("Unauthorized: the Authorization header is missing")
+    if len(headers) > 1:
+        raise UnauthorizedError("Unauthorized: more than one Authorization header")
+    scheme, _, token = headers[0].partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise UnauthorizedError("Unauthorized: the Authorization header does not start with Bearer")
+    return token.strip()
+
+
+Authenticated = Annotated[Caller, Depends(_authenticated)]

@@ -1,0 +1,211 @@
+"""`/v1/http-consumers` (contract 10): manage them, read through them, acknowledge."""
+
+import asyncio
+import time
+from typing import Annotated, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
+from sqlmodel import Session, col
+from starlette.concurrency import run_in_threadpool
+
+from engine.api.body import JsonRoute
+from engine.api.caller import Authenticated, Caller
+from engine.api.consumer_shapes import (
+    Batch,
+    ConsumerBody,
+    ConsumerObject,
+    ConsumerPatch,
+    Info,
+    MessageObject,
+    Tokens,
+)
+from engine.api.listing import Listed, MetadataFilter, Page
+from engine.api.shapes import Deleted, Given
+from engine.containment import contains
+from engine.delivery import acknowledge, available, pending, refuse, rewind, starting_position, take
+from engine.errors import InvalidError, NotFoundError
+from engine.owned import Lock, find, owned
+from engine.tables import Consumer, Stream
+from foundation.database import utc_now
+
+router = APIRouter(prefix="/v1/http-consumers", tags=["http consumers"], route_class=JsonRoute)
+
+MAX_BATCH: Final = 1_000
+MAX_WAIT_MS: Final = 300_000
+FIRST_PAUSE_S: Final = 0.05
+LONGEST_PAUSE_S: Final = 0.5
+
+BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]
+WaitFor = Annotated[int, Field(ge=0, le=MAX_WAIT_MS, description="milliseconds to wait for a full batch")]
+
+
+class NextBody(Given):
+    """The same parameters as the query's, for those who POST."""
+
+    batch_size: BatchSize | None = None
+    wait_for: WaitFor | None = None
+
+
+@router.post("")
+def create(caller: Authenticated, body: ConsumerBody) -> ConsumerObject:
+    """Create a consumer of a stream."""
+
+    def work(session: Session) -> Consumer:
+        stream = _stream(session, caller, body.stream_id)
+        consumer = Consumer(
+            org_id=caller.org_id,
+            stream_id=stream.id,
+            name=body.name,
+            deliver_policy=body.deliver_policy,
+            ack_wait_ms=body.ack_wait_ms,
+            max_deliver=body.max_deliver,
+            max_ack_pending=body.max_ack_pending,
+            meta=body.metadata,
+            position=starting_position(session, stream, body.deliver_policy, utc_now()),
+        )
+        session.add(consumer)
+        return consumer
+
+    return ConsumerObject.of(caller.write(work))
+
+
+@router.get("")
+def list_(caller: Authenticated, page: Page, metadata: MetadataFilter) -> Listed[ConsumerObject]:
+    """List consumers."""
+    statement = owned(Consumer, caller.org_id)
+    if metadata is not None:
+        on_sqlite = caller.services.database.is_sqlite
+        statement = statement.where(contains(col(Consumer.meta), metadata, on_sqlite=on_sqlite))
+    with caller.read() as session:
+        rows, following = page.cut(session.exec(page.select(statement, Consumer)).all(), lambda row: row)
+    return Listed(data=[ConsumerObject.of(row) for row in rows], next_cursor=following)
+
+
+@router.get("/{consumer_id}")
+def get(caller: Authenticated, consumer_id: str) -> ConsumerObject:
+    """Get a consumer."""
+    with caller.read() as session:
+        return ConsumerObject.of(find(session, Consumer, caller.org_id, consumer_id))
+
+
+@router.patch("/{consumer_id}")
+def update(caller: Authenticated, consumer_id: str, body: ConsumerPatch) -> ConsumerObject:
+    """Change a consumer."""
+
+    def work(session: Session) -> Consumer:
+        consumer = find(session, Consumer, caller.org_id, consumer_id, Lock.CHANGE)
+        for field in ("ack_wait_ms", "max_deliver", "max_ack_pending"):
+            if (value := getattr(body, field)) is not None:
+                setattr(consumer, field, value)
+        if "name" in body.model_fields_set:
+            consumer.name = body.name
+        if "metadata" in body.model_fields_set:
+            consumer.meta = body.metadata or {}
+        if body.deliver_policy is not None and body.deliver_policy != consumer.deliver_policy:
+            stream = find(session, Stream, caller.org_id, consumer.stream_id)
+            rewind(session, consumer, stream, body.deliver_policy, utc_now())
+        consumer.updated_at = utc_now()
+        return consumer
+
+    return ConsumerObject.of(caller.write(work))
+
+
+@router.delete("/{consumer_id}")
+def delete(caller: Authenticated, consumer_id: str) -> Deleted:
+    """Delete a consumer; the stream keeps its records."""
+
+    def work(session: Session) -> UUID:
+        consumer = find(session, Consumer, caller.org_id, consumer_id, Lock.DELETE)
+        session.delete(consumer)
+        return consumer.id
+
+    return Deleted(id=caller.write(work))
+
+
+@router.get("/{consumer_id}/next")
+async def next_(
+    caller: Authenticated,
+    request: Request,
+    consumer_id: str,
+    batch_size: Annotated[BatchSize, Query()] = 1,
+    wait_for: Annotated[WaitFor, Query()] = 0,
+) -> Batch:
+    """Receive the next messages: those due again first, then new ones in order."""
+    return await _next(caller, request, consumer_id, batch_size, wait_for)
+
+
+@router.post("/{consumer_id}/next")
+async def next_by_post(
+    caller: Authenticated,
+    request: Request,
+    consumer_id: str,
+    body: NextBody | None = None,
+    batch_size: Annotated[BatchSize, Query()] = 1,
+    wait_for: Annotated[WaitFor, Query()] = 0,
+) -> Batch:
+    """The same, with the parameters in the body or in the query."""
+    given = body or NextBody()
+    return await _next(
+        caller, request, consumer_id, given.batch_size or batch_size, given.wait_for or wait_for
+    )
+
+
+@router.post("/{consumer_id}/ack", status_code=204)
+def ack(caller: Authenticated, consumer_id: str, body: Tokens) -> Response:
+    """Acknowledge messages. Doing it twice is harmless."""
+    tokens = body.read()
+
+    def work(session: Session) -> None:
+        acknowledge(session, find(session, Consumer, caller.org_id, consumer_id), tokens)
+
+    caller.write(work)
+    return Response(status_code=204)
+
+
+@router.post("/{consumer_id}/nack", status_code=204)
+def nack(caller: Authenticated, consumer_id: str, body: Tokens) -> Response:
+    """Give messages back; they are available at once."""
+    tokens = body.read()
+
+    def work(session: Session) -> None:
+        refuse(session, find(session, Consumer, caller.org_id, consumer_id), tokens)
+
+    caller.write(work)
+    return Response(status_code=204)
+
+
+async def _next(caller: Caller, request: Request, consumer_id: str, batch_size: int, wait_for: int) -> Batch:
+    until = time.monotonic() + wait_for / 1000
+    pause = FIRST_PAUSE_S
+    while await run_in_threadpool(_count, caller, consumer_id, batch_size) < batch_size:
+        left = until - time.monotonic()
+        if left <= 0 or caller.services.is_stopping() or await request.is_disconnected():
+            break
+        await asyncio.sleep(min(pause, left))
+        pause = min(pause * 1.5, LONGEST_PAUSE_S)
+    return await run_in_threadpool(_take, caller, consumer_id, batch_size)
+
+
+def _count(caller: Caller, consumer_id: str, batch_size: int) -> int:
+    with caller.read() as session:
+        consumer = find(session, Consumer, caller.org_id, consumer_id)
+        return available(session, consumer, utc_now(), batch_size)
+
+
+def _take(caller: Caller, consumer_id: str, batch_size: int) -> Batch:
+    """Readers of one consumer take turns at its row, so that no two get the same message."""
+    with caller.services.database.write() as session:
+        consumer = find(session, Consumer, caller.org_id, consumer_id, Lock.CHANGE)
+        now = utc_now()
+        messages = take(session, consumer, now, batch_size)
+        info = Info.of(pending(session, consumer, now))
+        return Batch(data=[MessageObject.of(message) for message in messages], info=info)
+
+
+def _stream(session: Session, caller: Caller, stream_id: UUID) -> Stream:
+    try:
+        return find(session, Stream, caller.org_id, stream_id, Lock.REFER)
+    except NotFoundError as exc:
+        raise InvalidError({"stream_id": [exc.summary]}) from None

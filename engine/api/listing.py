@@ -1,0 +1,100 @@
+"""Lists: filters that resources share, a stable order, and optional pages (a superset of the contract)."""
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Generic, TypeVar
+from uuid import UUID
+
+from fastapi import Depends, Query
+from pydantic import BaseModel, Field
+from sqlalchemy import ColumnElement, Select, and_, or_
+from sqlmodel import col
+
+from engine.api.body import parse
+from engine.errors import BadRequestError
+from engine.tables import JsonObject
+from engine.tables.base import Resource
+
+MAX_LIMIT: Final = 1_000
+
+Item = TypeVar("Item")
+Row = TypeVar("Row")
+Statement = TypeVar("Statement", bound="Select[*tuple[Any, ...]]")
+
+
+class Listed(BaseModel, Generic[Item]):
+    """All matches, or one page of them when a limit is given."""
+
+    data: list[Item]
+    next_cursor: str | None = Field(default=None, exclude_if=lambda value: value is None)
+
+
+def _metadata_filter(
+    metadata: Annotated[
+        str | None,
+        Query(description="URL-encoded JSON that the metadata contains", examples=['{"plan": "gold"}']),
+    ] = None,
+) -> JsonObject | None:
+    if metadata is None:
+        return None
+    value = parse(metadata)
+    if isinstance(value, dict):
+        return value
+    if value == []:
+        return {}
+    raise BadRequestError("Invalid query parameter metadata: expected a JSON object")
+
+
+@dataclass(frozen=True, slots=True)
+class PageOf:
+    """Which part of a list is asked for; all of it unless a limit is given."""
+
+    limit: int | None
+    after: tuple[datetime, UUID] | None
+
+    def select(self, statement: Statement, table: type[Resource]) -> Statement:
+        """Oldest first, from where the page before ended."""
+        statement = statement.order_by(col(table.created_at), col(table.id))
+        if self.after is not None:
+            statement = statement.where(_is_after(table, *self.after))
+        return statement if self.limit is None else statement.limit(self.limit + 1)
+
+    def cut(
+        self, rows: Sequence[Row], resource: Callable[[Row], Resource]
+    ) -> tuple[Sequence[Row], str | None]:
+        """The page's rows, and the cursor of the next page if there is one."""
+        if self.limit is None or len(rows) <= self.limit:
+            return rows, None
+        page = rows[: self.limit]
+        return page, _encode(resource(page[-1]))
+
+
+def _page(
+    limit: Annotated[int | None, Query(ge=1, le=MAX_LIMIT)] = None,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
+) -> PageOf:
+    return PageOf(limit, None if cursor is None else _decode(cursor))
+
+
+def _is_after(table: type[Resource], created_at: datetime, row_id: UUID) -> ColumnElement[bool]:
+    same_moment = and_(col(table.created_at) == created_at, col(table.id) > row_id)
+    return or_(col(table.created_at) > created_at, same_moment)
+
+
+def _encode(resource: Resource) -> str:
+    return base64.urlsafe_b64encode(f"{resource.created_at.isoformat()} {resource.id}".encode()).decode()
+
+
+def _decode(cursor: str) -> tuple[datetime, UUID]:
+    try:
+        created_at, _, row_id = base64.urlsafe_b64decode(cursor).decode().partition(" ")
+        return datetime.fromisoformat(created_at).astimezone(UTC), UUID(row_id)
+    except ValueError:
+        raise BadRequestError("Invalid query parameter cursor") from None
+
+
+MetadataFilter = Annotated[JsonObject | None, Depends(_metadata_filter)]
+Page = Annotated[PageOf, Depends(_page)]
+HealthFilter = Annotated[str | None, Query(alias="health.status", examples=["error"])]

@@ -1,0 +1,124 @@
+"""The sync object and the bodies that create and change it (contract 2)."""
+
+from datetime import datetime
+from typing import Annotated, Final
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, Field, JsonValue, ValidationInfo, field_validator
+
+from engine.api.credentials import CredentialBody, EmbeddedCredential
+from engine.api.shapes import Given, Metadata, Name
+from engine.health import Trouble
+from engine.providers.catalogue import RateLimit
+from engine.tables import Credential, Sync, SyncFrequency, SyncStatus
+
+MAX_AGE_DAYS: Final = 36_500
+IMMUTABLE: Final = ("credential", "credential_id", "provider", "stream_id", "external_id")
+
+Age = Annotated[int, Field(ge=1, le=MAX_AGE_DAYS)]
+CollectionIds = Annotated[
+    list[Annotated[str, Field(max_length=200)]],
+    Field(max_length=1_000, examples=[["stripe:customer", "stripe:invoice"]]),
+]
+
+
+class SyncBody(Given):
+    """Exactly one of `credential` and `credential_id` is required."""
+
+    provider: str = Field(examples=["stripe"])
+    stream_id: UUID
+    name: Name = Field(examples=["Choam Corp - Stripe Production"])
+    collection_ids: CollectionIds
+    rate_limit: RateLimit | None = Field(default=None, description="the provider's default when omitted")
+    credential: CredentialBody | None = None
+    credential_id: UUID | None = None
+    max_age_days: Age | None = None
+    sync_frequency: SyncFrequency = SyncFrequency.CONTINUOUS
+    metadata: Metadata = Field(default_factory=dict)
+    external_id: Annotated[str, Field(max_length=1_000)] | None = None
+
+
+def _never(_value: JsonValue, info: ValidationInfo) -> JsonValue:
+    raise ValueError(f"{info.field_name} of a sync cannot be changed")
+
+
+Never = Annotated[JsonValue, AfterValidator(_never)]
+
+
+class SyncPatch(Given):
+    """Only what is given changes; `null` clears `max_age_days`."""
+
+    name: Name | None = None
+    collection_ids: CollectionIds | None = None
+    rate_limit: RateLimit | None = None
+    status: SyncStatus | None = None
+    max_age_days: Age | None = None
+    sync_frequency: SyncFrequency | None = None
+    metadata: Metadata | None = None
+    credential: Never = Field(default=None, json_schema_extra={"deprecated": True})
+    credential_id: Never = None
+    provider: Never = None
+    stream_id: Never = None
+    external_id: Never = None
+
+    @field_validator("name", "collection_ids", "status", "sync_frequency", mode="after")
+    @classmethod
+    def _not_null(cls, value: object) -> object:
+        if value is None:
+            raise ValueError("must not be null")
+        return value
+
+
+class SyncHealth(BaseModel):
+    """Contract 4.2; `reason` is a superset, there while something is wrong."""
+
+    status: str = Field(examples=["healthy"])
+    sync_id: UUID
+    reason: Trouble | None = Field(default=None, exclude_if=lambda value: value is None)
+
+
+class SyncObject(BaseModel):
+    """A sync (contract 2.1)."""
+
+    id: UUID
+    provider: str
+    stream_id: UUID
+    name: str
+    status: str
+    org_id: UUID
+    health: SyncHealth
+    collection_ids: list[str]
+    rate_limit: RateLimit
+    credential_id: UUID
+    credential: EmbeddedCredential
+    max_age_days: int | None
+    sync_frequency: str
+    initial_backfill_completed_at: datetime | None
+    metadata: dict[str, JsonValue]
+    external_id: str | None
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, sync: Sync, credential: Credential) -> "SyncObject":
+        reason = Trouble.model_validate(sync.health_reason) if sync.health_reason else None
+        return cls(
+            id=sync.id,
+            provider=sync.provider,
+            stream_id=sync.stream_id,
+            name=sync.name,
+            status=sync.status,
+            org_id=sync.org_id,
+            health=SyncHealth(status=sync.health_status, sync_id=sync.id, reason=reason),
+            collection_ids=sync.collection_ids,
+            rate_limit=RateLimit.model_validate(sync.rate_limit),
+            credential_id=credential.id,
+            credential=EmbeddedCredential.of(credential),
+            max_age_days=sync.max_age_days,
+            sync_frequency=sync.sync_frequency,
+            initial_backfill_completed_at=sync.initial_backfill_completed_at,
+            metadata=sync.meta,
+            external_id=sync.external_id,
+            created_at=sync.created_at,
+            updated_at=sync.updated_at,
+        )

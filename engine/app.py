@@ -1,0 +1,56 @@
+"""The engine's Celery app: its tasks are thin edges, ids in and nothing out."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from engine.backfill.reader import Reader
+from engine.hints import PURGE, READ, SWEEP, new_celery, send
+from engine.sweep import erase_removed, find_due, forget_keys
+from foundation.database import utc_now
+from foundation.queue import Role
+
+PER_MESSAGE = 8
+
+log = structlog.get_logger(__name__)
+
+
+def create_celery(broker_url: str, reader: Reader) -> Celery:
+    """The app of one worker process."""
+    app = new_celery(broker_url, Role.CONSUMER)
+
+    @app.task(name=READ)
+    def read(progress_ids: list[str]) -> None:
+        """Read some pages of each. Running it again is harmless."""
+        unfinished = reader.read([UUID(each) for each in progress_ids])
+        hint(app, [[each] for each in unfinished])
+
+    @app.task(name=SWEEP)
+    def sweep() -> None:
+        """Send a hint for every due reading that has none."""
+        due = find_due(reader.database, utc_now())
+        if due:
+            log.info("engine.swept", due=len(due))
+        hint(app, [due[start : start + PER_MESSAGE] for start in range(0, len(due), PER_MESSAGE)])
+
+    @app.task(name=PURGE)
+    def purge(_sync_ids: list[str] | None = None) -> None:
+        """Erase what removed syncs left behind, and old idempotency keys."""
+        erased = erase_removed(reader.database)
+        forget_keys(reader.database, utc_now())
+        if erased:
+            log.info("engine.purged", syncs=erased)
+
+    return app
+
+
+def hint(app: Celery, messages: Sequence[Sequence[UUID]]) -> None:
+    """Send hints; those the broker does not take are found by a later sweep."""
+    try:
+        for ids in messages:
+            send(app, READ, ids)
+    except (OperationalError, OSError) as exc:
+        log.warning("hint.not_sent", error=type(exc).__name__)

@@ -1,0 +1,111 @@
+"""Taking a due reading, and giving it back. A lease says how long, a fence says who."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlmodel import Session, col, func, select
+
+from engine.providers.catalogue import RateLimit
+from engine.providers.paging import Cursor
+from engine.syncs import HINT_TRUSTED_FOR
+from engine.tables import Credential, Progress, Sync, SyncStatus
+
+LEASE: Final = timedelta(seconds=12)
+"""Longer than a request may take; every stored page renews it."""
+TURN_AWAY: Final = timedelta(seconds=0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One reading, held by one worker until the lease ends or the fence moves."""
+
+    progress_id: UUID
+    fence: int
+    sync_id: UUID
+    stream_id: UUID
+    provider: str
+    collection_id: str
+    cursor: Cursor | None
+    rate_limit: RateLimit
+    max_age_days: int | None
+    credential: Credential = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The rows behind a claim, locked: first the sync, then the reading, the same way everywhere."""
+
+    sync: Sync
+    progress: Progress
+
+
+def is_due(progress: Progress, sync: Sync, now: datetime) -> bool:
+    """Whether a reading may be taken now."""
+    is_wanted = sync.removed_at is None and sync.status == SyncStatus.ACTIVE
+    is_free = progress.leased_until is None or progress.leased_until <= now
+    return is_wanted and is_free and progress.due_at is not None and progress.due_at <= now
+
+
+def claim(session: Session, progress_id: UUID, now: datetime) -> Claim | None:
+    """Take a reading if it is due and its sync has a free place."""
+    held = _lock(session, progress_id)
+    if held is None or not is_due(held.progress, held.sync, now) or held.sync.credential_id is None:
+        return None
+    rate_limit = RateLimit.model_validate(held.sync.rate_limit)
+    if not _has_place(session, held.sync, rate_limit, now):
+        held.progress.due_at = now + TURN_AWAY
+        held.progress.hinted_until = None
+        return None
+    held.progress.fence += 1
+    held.progress.leased_until = now + LEASE
+    held.progress.hinted_until = None
+    return _claim(held, rate_limit, session.get_one(Credential, held.sync.credential_id))
+
+
+def hold(session: Session, claim: Claim) -> Held | None:
+    """The rows of a claim, unless somebody else has it by now or there is nothing left to read."""
+    held = _lock(session, claim.progress_id)
+    if held is None or held.progress.fence != claim.fence or held.sync.removed_at is not None:
+        return None
+    return held
+
+
+def release(held: Held, due_at: datetime, *, hinted: bool = False) -> None:
+    """Give a reading back, due again at a time; `hinted` when its message follows at once."""
+    held.progress.leased_until = None
+    held.progress.due_at = due_at
+    held.progress.hinted_until = due_at + HINT_TRUSTED_FOR if hinted else None
+
+
+def _lock(session: Session, progress_id: UUID) -> Held | None:
+    sync_id = session.exec(select(Progress.sync_id).where(Progress.id == progress_id)).first()
+    lock_sync = select(Sync).where(Sync.id == sync_id).with_for_update(key_share=True)
+    sync = session.exec(lock_sync).first()
+    lock_progress = select(Progress).where(Progress.id == progress_id).with_for_update(key_share=True)
+    progress = session.exec(lock_progress).first()
+    return Held(sync, progress) if sync is not None and progress is not None else None
+
+
+def _has_place(session: Session, sync: Sync, rate_limit: RateLimit, now: datetime) -> bool:
+    """Each reading makes one request at a time, so as many may run as requests are allowed at once."""
+    if rate_limit.max_concurrent_requests == 0:
+        return True
+    leased = select(func.count()).where(Progress.sync_id == sync.id, col(Progress.leased_until) > now)
+    return session.exec(leased).one() < rate_limit.max_concurrent_requests
+
+
+def _claim(held: Held, rate_limit: RateLimit, credential: Credential) -> Claim:
+    return Claim(
+        progress_id=held.progress.id,
+        fence=held.progress.fence,
+        sync_id=held.sync.id,
+        stream_id=held.sync.stream_id,
+        provider=held.sync.provider,
+        collection_id=held.progress.collection_id,
+        cursor=held.progress.cursor,
+        rate_limit=rate_limit,
+        max_age_days=held.sync.max_age_days,
+        credential=credential,
+    )

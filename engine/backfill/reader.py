@@ -1,0 +1,132 @@
+"""Reads claimed collections for a few seconds, then hands on to whoever comes next."""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+import httpx
+import structlog
+from redis.exceptions import RedisError
+from sqlmodel import Session
+
+from engine.backfill.claim import Claim, claim, hold, release
+from engine.backfill.fetch import FetchError, fetch
+from engine.backfill.outcome import record_failure, record_page
+from engine.backfill.pace import Pace
+from engine.backfill.verdict import Failure, unreachable
+from engine.credentials import token_of
+from engine.health import TroubleCode
+from engine.providers.catalogue import Catalogue
+from engine.providers.paging import Cursor
+from engine.providers.records import Page, UnreadableAnswerError, read_page
+from engine.sealing import Safe
+from engine.transactions import retrying
+from foundation.database import Database, utc_now
+from foundation.vault import VaultError
+
+SLICE_S: Final = 3.0
+LONGEST_SLEEP_S: Final = 1.0
+"""A longer wait for the rate limit is left to `due_at`, so that it does not occupy a thread."""
+BROKEN_PACE_S: Final = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """One per worker process; its threads share it."""
+
+    database: Database
+    safe: Safe
+    catalogue: Catalogue
+    pace: Pace
+    client: httpx.Client
+    stopping: threading.Event = field(default_factory=threading.Event)
+    slice_s: float = SLICE_S
+
+    def read(self, progress_ids: Sequence[UUID]) -> Sequence[UUID]:
+        """Read what can be read in one slice; says which readings have more to do right now."""
+        over_at = time.monotonic() + self.slice_s
+        unfinished = list[UUID]()
+        for progress_id in progress_ids:
+            is_over = self.stopping.is_set() or time.monotonic() > over_at
+            if is_over or self._read_one(progress_id, over_at):
+                unfinished.append(progress_id)
+        return unfinished
+
+    def _read_one(self, progress_id: UUID, over_at: float) -> bool:
+        """Whether there is more to do at once."""
+        taken = retrying(self.database, lambda session: claim(session, progress_id, utc_now()))
+        if taken is None:
+            return False
+        with structlog.contextvars.bound_contextvars(
+            sync_id=str(taken.sync_id), collection_id=taken.collection_id
+        ):
+            return self._read_pages(taken, over_at)
+
+    def _read_pages(self, taken: Claim, over_at: float) -> bool:
+        cursor = taken.cursor
+        try:
+            token = self._token(taken)
+            while (later_s := self._grant(taken, over_at)) is None:
+                page = self._fetch(taken, token, cursor)
+                if not self._record(taken, page):
+                    return False
+                cursor = page.following
+        except FetchError as exc:
+            self._fail(taken, exc.failure)
+            return False
+        return self._give_back(taken, later_s)
+
+    def _token(self, taken: Claim) -> str:
+        kind = self.catalogue[taken.provider].credential_kinds[taken.credential.kind]
+        try:
+            return token_of(kind, self.safe.open(taken.credential))
+        except VaultError:
+            message = "The stored credential cannot be opened with the vault's keys: import it again"
+            raise FetchError(Failure(TroubleCode.CREDENTIAL_REJECTED, message)) from None
+
+    def _grant(self, taken: Claim, over_at: float) -> float | None:
+        """Nothing once a request is allowed; otherwise how long the reading shall rest."""
+        while not self.stopping.is_set() and time.monotonic() < over_at:
+            try:
+                wait_s = self.pace.wait_s(taken.sync_id, taken.rate_limit)
+            except RedisError as exc:
+                log.warning("pace.unavailable", error=type(exc).__name__)
+                return BROKEN_PACE_S
+            if wait_s == 0:
+                return None
+            if wait_s > LONGEST_SLEEP_S:
+                return wait_s
+            self.stopping.wait(wait_s)
+        return 0.0
+
+    def _fetch(self, taken: Claim, token: str, cursor: Cursor | None) -> Page:
+        provider = self.catalogue[taken.provider]
+        payload = fetch(self.client, provider, taken.collection_id, token, cursor)
+        try:
+            return read_page(provider, taken.collection_id, payload)
+        except UnreadableAnswerError as exc:
+            raise FetchError(unreachable(provider.title, str(exc))) from None
+
+    def _record(self, taken: Claim, page: Page) -> bool:
+        return retrying(self.database, lambda session: record_page(session, taken, page, utc_now()))
+
+    def _fail(self, taken: Claim, failure: Failure) -> None:
+        log.warning("page.failed", code=failure.code, message=failure.message)
+        retrying(self.database, lambda session: record_failure(session, taken, failure, utc_now()))
+
+    def _give_back(self, taken: Claim, later_s: float) -> bool:
+        """Make the reading due again; true when that is now and someone should be told."""
+        is_now = later_s == 0
+
+        def work(session: Session) -> None:
+            if (held := hold(session, taken)) is not None:
+                release(held, utc_now() + timedelta(seconds=later_s), hinted=is_now)
+
+        retrying(self.database, work)
+        return is_now

@@ -1,0 +1,84 @@
+"""The engine's commands: `migrate`, `web`, `work`."""
+
+import threading
+from types import FrameType
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from engine.api import create_app
+from engine.schema import SchemaError, migrate, open_database
+from engine.settings import Settings, SettingsError
+from engine.work import work
+from foundation.database import Database
+from foundation.logs import configure_logs
+from foundation.vault import VaultError
+
+app = typer.Typer(help="The Management API as a service of our own.", no_args_is_help=True)
+LONGEST_ANSWER_S = 1
+
+
+@app.command("migrate")
+def migrate_command() -> None:
+    """Bring the database schema up to date."""
+    database = Database(_settings().database_url.get_secret_value())
+    migrate(database)
+    database.dispose()
+
+
+@app.command()
+def web(
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen on", min=1, max=65_535)] = 8600,
+) -> None:
+    """Serve the API."""
+    settings = _settings()
+    open_database(settings).dispose()
+    stopping = threading.Event()
+    config = uvicorn.Config(
+        create_app(settings, stopping=stopping),
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=LONGEST_ANSWER_S,
+    )
+    Server(config, stopping).run()
+
+
+@app.command("work")
+def work_command() -> None:
+    """Read what is due, until told to stop."""
+    work(_settings())
+
+
+class Server(uvicorn.Server):
+    """Tells long polls to answer as soon as a signal says stop."""
+
+    def __init__(self, config: uvicorn.Config, stopping: threading.Event) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._stopping.set()
+        super().handle_exit(sig, frame)
+
+
+def main() -> None:
+    """Run a command; what an operator has to mend is one line, not a traceback."""
+    try:
+        app(standalone_mode=False)
+    except (SettingsError, SchemaError, VaultError) as exc:
+        typer.echo(f"engine: {exc}", err=True)
+        raise SystemExit(2) from None
+    except typer.Exit as exc:
+        raise SystemExit(exc.exit_code) from None
+
+
+def _settings() -> Settings:
+    settings = Settings.from_environment()
+    configure_logs(settings.log_level, service="engine")
+    settings.vault()
+    return settings

@@ -1,0 +1,50 @@
+"""Whether a JSON column contains a value, as PostgreSQL's `@>` means it, on both databases."""
+
+from pydantic import JsonValue
+from sqlalchemy import ColumnElement, SQLColumnExpression, and_, case, cast, false, func, literal, true
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import select
+
+from engine.tables.base import JsonObject
+
+
+def contains(
+    column: SQLColumnExpression[JsonObject], wanted: JsonObject, *, on_sqlite: bool
+) -> ColumnElement[bool]:
+    """A condition: the column's map has all of `wanted`, however deep."""
+    if on_sqlite:
+        return _object_has(func.json(column), wanted)
+    return cast(column, JSONB).op("@>", is_comparison=True)(cast(wanted, JSONB))
+
+
+def _object_has(json: ColumnElement[str], wanted: JsonObject) -> ColumnElement[bool]:
+    return and_(true(), *(_has_member(json, key, value) for key, value in wanted.items()))
+
+
+def _has_member(json: ColumnElement[str], key: str, wanted: JsonValue) -> ColumnElement[bool]:
+    entry = func.json_each(json).table_valued("key", "value", "type").alias()
+    return select(1).where(entry.c.key == key, _matches(entry.c.type, entry.c.value, wanted)).exists()
+
+
+def _has_element(json: ColumnElement[str], wanted: JsonValue) -> ColumnElement[bool]:
+    entry = func.json_each(json).table_valued("key", "value", "type").alias()
+    return select(1).where(_matches(entry.c.type, entry.c.value, wanted)).exists()
+
+
+def _matches(kind: ColumnElement[str], value: ColumnElement[str], wanted: JsonValue) -> ColumnElement[bool]:
+    match wanted:
+        case None:
+            return kind == "null"
+        case bool():
+            return kind == ("true" if wanted else "false")
+        case int() | float():
+            return and_(kind.in_(["integer", "real"]), value == literal(wanted))
+        case str():
+            return and_(kind == "text", value == literal(wanted))
+        case list():
+            inside = case((kind == "array", value), else_="[]")
+            return and_(kind == "array", *(_has_element(inside, each) for each in wanted))
+        case dict():
+            inside = case((kind == "object", value), else_="{}")
+            return and_(kind == "object", _object_has(inside, wanted))
+    return false()

@@ -1,0 +1,50 @@
+"""What the API refuses, by the status code the contract gives it (section 1.4)."""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from fastapi import HTTPException
+
+Reasons: TypeAlias = Mapping[str, "Sequence[str] | Reasons"]
+"""Field to reasons; a nested object has a nested map."""
+
+
+class ApiError(HTTPException):
+    """An answer other than success: a status code and a summary a person can act on."""
+
+    def __init__(self, status_code: int, summary: str, reasons: Reasons | None = None) -> None:
+        super().__init__(status_code, summary)
+        self.summary = summary
+        self.reasons = reasons
+
+
+class BadRequestError(ApiError):
+    def __init__(self, summary: str) -> None:
+        super().__init__(400, summary)
+
+
+class UnauthorizedError(ApiError):
+    def __init__(self, summary: str) -> None:
+        super().__init__(401, summary)
+
+
+class NotFoundError(ApiError):
+    def __init__(self, noun: str) -> None:
+        super().__init__(404, f"Not found: no {noun} matching the given id")
+
+
+class TooLargeError(ApiError):
+    def __init__(self, limit: int) -> None:
+        super().__init__(413, f"The body is larger than {limit} bytes")
+
+
+class InvalidError(ApiError):
+    """422: the request is understood and refused, field by field."""
+
+    def __init__(self, reasons: Reasons | None = None, *, summary: str = "Validation failed") -> None:
+        super().__init__(422, summary, reasons)
+
+
+class DeadlineError(ApiError):
+    def __init__(self) -> None:
+        super().__init__(504, "Timeout: nothing was created, the request may be repeated")

@@ -1,0 +1,39 @@
+"""A credential's secrets at rest, bound to their organisation and credential."""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from uuid import UUID
+
+from sqlmodel import Session
+
+from engine.tables import Credential, Organization
+from foundation.vault import Vault
+
+
+class Safe:
+    """Seals and opens secrets, and fingerprints them with a key of the organisation's own."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._fingerprint_keys: dict[UUID, bytes] = {}
+
+    def seal(self, secrets: Mapping[str, object], *, org_id: UUID, credential_id: UUID) -> str:
+        return self._vault.seal(json.dumps(dict(secrets)).encode(), context=f"{org_id}:{credential_id}")
+
+    def open(self, credential: Credential) -> dict[str, object]:
+        context = f"{credential.org_id}:{credential.id}"
+        opened: dict[str, object] = json.loads(self._vault.open(credential.sealed_secrets, context=context))
+        return opened
+
+    def fingerprint(self, session: Session, org_id: UUID, *parts: str) -> str:
+        """The same for the same parts, and of no use without the organisation's key."""
+        key = self._fingerprint_keys.get(org_id) or self._load_key(session, org_id)
+        return hmac.new(key, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
+
+    def _load_key(self, session: Session, org_id: UUID) -> bytes:
+        organization = session.get_one(Organization, org_id)
+        key = self._vault.open(organization.sealed_fingerprint_key, context=str(org_id))
+        self._fingerprint_keys[org_id] = key
+        return key

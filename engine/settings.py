@@ -1,0 +1,78 @@
+"""Everything that can be configured, read from `GANGWAY_ENGINE_*`; secrets have no defaults."""
+
+import json
+from typing import Annotated, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from foundation.vault import Vault
+
+PREFIX: Final = "GANGWAY_ENGINE_"
+REDIS_SCHEMES: Final = ("redis://", "rediss://")
+
+
+class SettingsError(Exception):
+    """The environment is incomplete or wrong; the message names the variables, never their values."""
+
+
+class ProviderOverrides(BaseModel):
+    """What an installation may change about a provider without editing its file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    base_url: str | None = Field(default=None, pattern=r"^https?://[^/]")
+
+
+class Settings(BaseSettings):
+    """The engine's settings."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="ignore")
+
+    database_url: SecretStr
+    broker_url: SecretStr
+    vault_keys: SecretStr
+    tokens: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """Bearer tokens that shall exist in the default organisation: `a,b` or a JSON list."""
+    providers: dict[str, ProviderOverrides] = Field(default_factory=dict)
+    request_deadline_s: float = Field(default=10.0, gt=0, le=300)
+    """A request that creates commits within this time of being received, or not at all."""
+    work_threads: int = Field(default=8, ge=1, le=64)
+    log_level: str = "INFO"
+
+    @field_validator("tokens", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return json.loads(value) if value.startswith("[") else [part for part in value.split(",") if part]
+
+    @field_validator("tokens")
+    @classmethod
+    def _long_enough(cls, tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(token.get_secret_value()) < 16 for token in tokens):
+            raise ValueError("a token needs at least 16 characters")
+        return tokens
+
+    @field_validator("broker_url")
+    @classmethod
+    def _is_redis(cls, url: SecretStr) -> SecretStr:
+        if not url.get_secret_value().startswith(REDIS_SCHEMES):
+            raise ValueError("expected redis:// or rediss://, the rate limits of syncs are kept there")
+        return url
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the environment, or say in one sentence per variable what is missing or wrong."""
+        try:
+            return cls()
+        except ValidationError as exc:
+            errors = exc.errors(include_input=False)
+        raise SettingsError("; ".join(f"{_variable(error['loc'])}: {error['msg']}" for error in errors))
+
+    def vault(self) -> Vault:
+        return Vault.from_text(self.vault_keys.get_secret_value())
+
+
+def _variable(loc: tuple[int | str, ...]) -> str:
+    return PREFIX + "__".join(str(part).upper() for part in loc)

@@ -1,0 +1,27 @@
+"""What is true: the engine's tables."""
+
+from engine.tables.access import ApiToken, IdempotencyKey, Organization
+from engine.tables.base import JsonMapping, JsonObject, Row
+from engine.tables.consumer import Consumer, Delivery
+from engine.tables.credential import Credential
+from engine.tables.stream import Record, Stream
+from engine.tables.sync import INITIALIZING, Progress, Sync, SyncFrequency, SyncStatus
+
+__all__ = [
+    "INITIALIZING",
+    "ApiToken",
+    "Consumer",
+    "Credential",
+    "Delivery",
+    "IdempotencyKey",
+    "JsonMapping",
+    "JsonObject",
+    "Organization",
+    "Progress",
+    "Record",
+    "Row",
+    "Stream",
+    "Sync",
+    "SyncFrequency",
+    "SyncStatus",
+]

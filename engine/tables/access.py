@@ -1,0 +1,43 @@
+"""Who may call: organisations, their tokens, and the keys that make a repeated POST harmless."""
+
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import UniqueConstraint
+from sqlmodel import Field
+
+from engine.tables.base import Identified, Owned
+
+KEPT_FOR: Final = timedelta(days=1)
+
+
+class Organization(Identified, table=True):
+    """Owner of everything else."""
+
+    __tablename__ = "organization"
+
+    name: str = Field(unique=True)
+    sealed_fingerprint_key: str
+    """Keys the fingerprints of secrets, so that equal secrets of two organisations look unrelated."""
+
+
+class ApiToken(Owned, table=True):
+    """A bearer token, known only by its SHA-256."""
+
+    __tablename__ = "api_token"
+
+    name: str
+    token_hash: str = Field(unique=True)
+
+
+class IdempotencyKey(Owned, table=True):
+    """A key a client gave to a POST, and the object that POST created; forgotten after `KEPT_FOR`."""
+
+    __tablename__ = "idempotency_key"
+    __table_args__ = (UniqueConstraint("org_id", "route", "key"),)
+
+    route: str
+    key: str
+    body_digest: str
+    object_id: UUID

@@ -1,0 +1,47 @@
+"""Where records land, compacted: one entry per record, ordered by `updated_idx` (contract 9)."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import JSON, BigInteger, Column, Index, UniqueConstraint
+from sqlmodel import Field
+
+from engine.tables.base import Identified, JsonObject, Resource
+from foundation.database import UtcDateTime, utc_now
+
+
+class Stream(Resource, table=True):
+    """A named sequence of records that several syncs write and several consumers read."""
+
+    __tablename__ = "stream"
+    __table_args__ = (UniqueConstraint("org_id", "slug"),)
+
+    slug: str
+    last_idx: int = Field(default=0, sa_type=BigInteger)
+    """The newest index given out. Its row lock makes the order of indices the order of commits."""
+
+
+class Record(Identified, table=True):
+    """The current version of one upstream object."""
+
+    __tablename__ = "record"
+    __table_args__ = (
+        UniqueConstraint("stream_id", "sync_id", "collection_id", "upstream_id"),
+        UniqueConstraint("stream_id", "updated_idx"),
+        Index("ix_record_sync", "sync_id", "collection_id", "upstream_id"),
+    )
+
+    stream_id: UUID = Field(foreign_key="stream.id", ondelete="CASCADE")
+    sync_id: UUID = Field(foreign_key="sync.id", ondelete="CASCADE")
+    collection_id: str
+    upstream_id: str
+    updated_idx: int = Field(sa_type=BigInteger)
+    data: JsonObject = Field(sa_column=Column(JSON, nullable=False))  # not JSONB: kept as upstream sent it
+    digest: str
+    """Of `data`: an unchanged object is not appended again."""
+    pass_id: UUID
+    """The reading of the collection that last met it."""
+    deleted: bool = False
+    upstream_created_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    upstream_updated_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    appended_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)

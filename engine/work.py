@@ -1,0 +1,115 @@
+"""Runs a worker: Celery's threads in this process, and a clock that asks for sweeps."""
+
+import os
+import threading
+import time
+from typing import Final
+
+import structlog
+from celery import Celery
+from celery.signals import task_prerun, worker_shutting_down
+from kombu.exceptions import OperationalError
+
+from engine.app import create_celery
+from engine.backfill.fetch import new_client
+from engine.backfill.pace import Pace
+from engine.backfill.reader import Reader
+from engine.hints import PURGE, QUEUES, SWEEP, new_celery, send
+from engine.providers.catalogue import load_catalogue
+from engine.schema import open_database
+from engine.sealing import Safe
+from engine.settings import Settings
+from foundation.queue import Role
+
+SWEEP_EVERY_S: Final = 1.0
+PURGE_EVERY_S: Final = 60.0
+GRACE_S: Final = 1.5
+"""After that, a request still under way is abandoned; its lease runs out and the page is read again."""
+STUCK_AFTER_S: Final = 60.0
+EXIT_STUCK: Final = 70
+
+log = structlog.get_logger(__name__)
+
+
+def work(settings: Settings) -> None:
+    """Work until told to stop."""
+    broker_url = settings.broker_url.get_secret_value()
+    stopping = threading.Event()
+    reader = Reader(
+        database=open_database(settings, pool_size=settings.work_threads + 2),
+        safe=Safe(settings.vault()),
+        catalogue=load_catalogue(settings.providers),
+        pace=Pace.on_redis(broker_url),
+        client=new_client(settings.work_threads),
+        stopping=stopping,
+    )
+    app = create_celery(broker_url, reader)
+    clock = Clock(new_celery(broker_url, Role.PUBLISHER), stopping)
+
+    def stop(**_: object) -> None:
+        stopping.set()
+        threading.Thread(target=_leave_in_time, name="grace", daemon=True).start()
+
+    worker_shutting_down.connect(stop, weak=False)
+    task_prerun.connect(clock.note_progress, weak=False)
+    clock.start()
+    app.worker_main(_arguments(settings))
+
+
+class Clock:
+    """Publishes the periodic tasks, and ends a process that has stopped taking any.
+
+    Every worker has one: a sweep is harmless to repeat, and its messages expire when nobody takes them.
+    """
+
+    def __init__(self, app: Celery, stopping: threading.Event) -> None:
+        self._app = app
+        self._stopping = stopping
+        self._last_task_at = time.monotonic()
+        self._last_purge_at = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="clock", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def note_progress(self, **_: object) -> None:
+        self._last_task_at = time.monotonic()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(SWEEP_EVERY_S):
+            if not self._tick():
+                self._last_task_at = time.monotonic()  # without a broker there is nothing to take
+            elif time.monotonic() - self._last_task_at > STUCK_AFTER_S:
+                log.error("worker.stuck", seconds=STUCK_AFTER_S)
+                os._exit(EXIT_STUCK)
+
+    def _tick(self) -> bool:
+        """Whether the broker took the messages."""
+        try:
+            send(self._app, SWEEP, [], expires_s=5 * SWEEP_EVERY_S)
+            if time.monotonic() - self._last_purge_at > PURGE_EVERY_S:
+                send(self._app, PURGE, [], expires_s=PURGE_EVERY_S)
+                self._last_purge_at = time.monotonic()
+        except (OperationalError, OSError) as exc:
+            log.warning("tick.not_sent", error=type(exc).__name__)
+            return False
+        return True
+
+
+def _arguments(settings: Settings) -> list[str]:
+    return [
+        "--quiet",
+        "worker",
+        "--pool=threads",
+        f"--concurrency={settings.work_threads}",
+        f"--queues={','.join(QUEUES)}",
+        f"--hostname=engine-{os.getpid()}@%h",
+        "--without-gossip",
+        "--without-mingle",
+        f"--loglevel={settings.log_level}",
+    ]
+
+
+def _leave_in_time() -> None:
+    time.sleep(GRACE_S)
+    os._exit(0)
