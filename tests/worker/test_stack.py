@@ -8,14 +8,16 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from engine.settings import Settings as EngineSettings
 from foundation.vault import Vault
 from worker.settings import STACK_FILE, Settings
-from worker.stack.board import addresses
+from worker.stack.board import show
 from worker.stack.configuration import Configuration, configure
 from worker.stack.envfile import read_env_file, write_env_file
 from worker.stack.errors import StackError
@@ -176,8 +178,11 @@ class TestConfiguration:
         """The table of addresses says where secrets are, not what they are."""
         config = configured(tmp_path)
 
-        shown = " ".join(" ".join(row) for row in addresses(config))
+        shown_on = StringIO()
 
+        show(config, Console(file=shown_on, width=200))
+
+        shown = shown_on.getvalue()
         assert config.url_of("web") in shown
         assert str(config.env_file) in shown
         assert config.own["GANGWAY_OPERATOR_TOKEN"] not in shown

@@ -29,13 +29,14 @@ EVERYTHING: Final = Scope(worker=True, engine=True, redis=True)
 async def run_demo(data_dir: Path, *, ends: bool) -> int:
     """Run it; the exit status is 0 when everyone is ready but the customer with the wrong key."""
     _require_localstripe()
-    console = Console(markup=False, highlight=False)
+    console = Console(markup=False, highlight=False, soft_wrap=True)
     stop = stop_requested()
     port = free_port()
 
     async def scenario(stack: Stack) -> int:
         status = await _onboard(stack, console)
         if not ends:
+            show(stack.config, console)
             console.print("Everything stays up until Ctrl-C.")
             await stop.wait()
         return status
@@ -51,7 +52,7 @@ async def run_demo(data_dir: Path, *, ends: bool) -> int:
         _environment(port),
         automatic=True,
         afresh=True,
-        report=lambda line: console.print(line, soft_wrap=True),
+        report=console.print,
         beside=[_stripe(port)],
     ) as stack:
         return await first_of(scenario(stack), interrupted(), stack.supervisor.watch())

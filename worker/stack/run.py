@@ -105,26 +105,24 @@ async def first_of(*coroutines: Coroutine[Any, Any, T]) -> T:
 async def _serve(
     data_dir: Path, scope: Scope, environment: Environment, ports: AskedPorts, *, automatic: bool
 ) -> None:
-    console = Console()
+    console = Console(markup=False, highlight=False, soft_wrap=True)
     stop = stop_requested()
-
-    def report(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     async def announce(stack: Stack) -> None:
         await stack.supervisor.all_ready()
         show(stack.config, console)
+        console.print("Ctrl-C ends everything; the next start goes on with the same state.")
         await stop.wait()
 
     async def obey() -> None:
         await stop.wait()
 
-    report("Starting ...")
+    console.print("Starting ...")
     async with running(
-        data_dir, scope, environment, ports=ports, automatic=automatic, report=report
+        data_dir, scope, environment, ports=ports, automatic=automatic, report=console.print
     ) as stack:
         await first_of(announce(stack), obey(), stack.supervisor.watch())
-        report("Stopping ...")
+        console.print("Stopping ...")
 
 
 def _prepared(data_dir: Path) -> Path:
