@@ -1,8 +1,9 @@
 """SQLite and PostgreSQL behind one face: short write transactions, read transactions, UTC everywhere."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -11,6 +12,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Session
+
+from foundation.turns import WriterTurns
 
 SQLITE_BUSY_TIMEOUT_S: Final = 30
 WRITES: Final = "gangway_writes"
@@ -57,11 +60,14 @@ class Database:
 
     def __init__(self, url: str | URL, *, pool_size: int = 10) -> None:
         self.url = make_url(url)
+        self._turns: WriterTurns | None = None
         self._writer: Engine
         self._reader: Engine
         if self.is_sqlite:
             self._writer = _sqlite_engine(self.url, pool_size=1).execution_options(**{WRITES: True})
             self._reader = _sqlite_engine(self.url, pool_size=pool_size)
+            if self.url.database:
+                self._turns = WriterTurns(Path(self.url.database))
         else:
             self._writer = self._reader = _postgresql_engine(self.url, pool_size=pool_size)
 
@@ -77,7 +83,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One transaction that commits at the end of the block and rolls back when it raises."""
-        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+        with self._turn(), Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager
@@ -86,7 +92,12 @@ class Database:
         with Session(self._reader, expire_on_commit=False) as session:
             yield session
 
+    def _turn(self) -> AbstractContextManager[None]:
+        return self._turns.turn() if self._turns else nullcontext()
+
     def dispose(self) -> None:
+        if self._turns:
+            self._turns.close()
         self._writer.dispose()
         self._reader.dispose()
 

@@ -16,15 +16,17 @@ from worker.app import QUEUE_OF
 log = structlog.get_logger()
 
 IDS_PER_MESSAGE: Final = 50
+POLLS_PER_MESSAGE: Final = 250  # they are read with few calls, so the more the better
 GATHER_S: Final = 0.1
 CLOSE: Final = None
 
 
 def publish(app: Celery, step: Step, ids: Sequence[UUID]) -> None:
     """Send messages for these rows. A broker that is down is logged and otherwise left to the sweep."""
+    size = POLLS_PER_MESSAGE if step is Step.POLL else IDS_PER_MESSAGE
     try:
-        for start in range(0, len(ids), IDS_PER_MESSAGE):
-            chunk = ids[start : start + IDS_PER_MESSAGE]
+        for start in range(0, len(ids), size):
+            chunk = ids[start : start + size]
             app.send_task(step, args=[[str(i) for i in chunk]], queue=QUEUE_OF[step])
     except (OperationalError, OSError) as exc:
         log.warning("hint.lost", step=step, connections=len(ids), reason=type(exc).__name__)

@@ -1,6 +1,5 @@
 """Accepting a message: inbox, tenant and connections change together, in one transaction, or not at all."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +9,7 @@ from sqlalchemy import Insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
-from foundation.database import Database, new_id, utc_now
+from foundation.database import new_id, utc_now
 from foundation.vault import Vault
 from models import Connection, InboundEvent, State, Step, Tenant, tenant_state
 from models.columns import JsonObject
@@ -39,49 +38,52 @@ class Accepted:
     is_repeated: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A verified message: from where, under which id, and what it says."""
+
+    source: str
+    id: str
+    body_digest: str
+    event: AnyEvent
+    correlation_id: str | None = None
+
+
 @dataclass(frozen=True)
 class Intake:
     """Turns verified messages into rows."""
 
-    database: Database
     vault: Vault
     plans: Plans
 
-    def accept(
-        self, source: str, message_id: str, body: bytes, event: AnyEvent, *, correlation_id: str | None = None
-    ) -> Accepted:
+    def accept(self, session: Session, message: Message) -> Accepted:
         """Store what the event says. The same message again gets the first answer again."""
-        self._check_plan(event)
-        digest = hashlib.sha256(body).hexdigest()
-        with self.database.write() as session:
-            tenant = _tenant(session, event.data.external_id)
-            known = _known_answer(session, source, message_id, digest)
-            if known is not None:
-                return Accepted(known, due=[], is_repeated=True)
-            connections = self._apply(session, tenant, event, correlation_id)
-            message = InboundEvent(
-                source=source,
-                message_id=message_id,
-                body_digest=digest,
-                type=event.type,
-                occurred_at=event.timestamp,
-                tenant_id=tenant.id,
-            )
-            message.answer = _answer(message, tenant, connections)
-            session.add(message)
-            return Accepted(message.answer, due=_due(connections))
+        event = message.event
+        tenant = _tenant(session, event.data.external_id)
+        known = _known_answer(session, message)
+        if known is not None:
+            return Accepted(known, due=[], is_repeated=True)
+        self._check_plan(tenant, event)
+        connections = self._apply(session, tenant, event, message.correlation_id)
+        stored = InboundEvent(
+            source=message.source,
+            message_id=message.id,
+            body_digest=message.body_digest,
+            type=event.type,
+            occurred_at=event.timestamp,
+            tenant_id=tenant.id,
+        )
+        stored.answer = _answer(stored, tenant, connections)
+        session.add(stored)
+        session.flush()
+        return Accepted(stored.answer, due=_due(connections))
 
-    def _check_plan(self, event: AnyEvent) -> None:
+    def _check_plan(self, tenant: Tenant, event: AnyEvent) -> None:
         """Refuse a plan or a provider that the plans file does not have."""
         if isinstance(event, TenantDeleted):
             return
         names_plan = isinstance(event, TenantCreated) or "plan" in event.data.model_fields_set
-        known = None if names_plan else self._plan_of(event.data.external_id)
-        self._check_providers(event.data, known or event.data.plan)
-
-    def _plan_of(self, external_id: str) -> str | None:
-        with self.database.read() as session:
-            return session.exec(select(Tenant.plan).where(col(Tenant.external_id) == external_id)).first()
+        self._check_providers(event.data, event.data.plan if names_plan else tenant.plan)
 
     def _check_providers(self, profile: TenantProfile, plan: str) -> None:
         if plan not in self.plans.plans:
@@ -170,18 +172,16 @@ def _insert_once(session: Session, values: dict[str, object]) -> Insert:
     return sqlite.insert(table).values(values).on_conflict_do_nothing(index_elements=["external_id"])
 
 
-def _known_answer(session: Session, source: str, message_id: str, digest: str) -> JsonObject | None:
+def _known_answer(session: Session, message: Message) -> JsonObject | None:
     known = session.exec(
         select(InboundEvent).where(
-            col(InboundEvent.source) == source, col(InboundEvent.message_id) == message_id
+            col(InboundEvent.source) == message.source, col(InboundEvent.message_id) == message.id
         )
     ).first()
     if known is None:
         return None
-    if known.body_digest != digest:
-        raise InvalidEventError(
-            {"webhook-id": ["was used before with another body; give every message its own"]}
-        )
+    if known.body_digest != message.body_digest:
+        raise InvalidEventError({"webhook-id": ["was used before with another body"]})
     return known.answer
 
 

@@ -1,7 +1,7 @@
 """The operations of the Management API as plain values: what to send, and how to read the answer."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Generic, TypeVar
@@ -64,14 +64,18 @@ def get_sync(sync_id: str) -> Call[RemoteSync]:
 
 
 def list_syncs(
-    *, stream_id: str | None = None, metadata: Mapping[str, JsonValue] | None = None
+    *,
+    stream_id: str | None = None,
+    metadata: Mapping[str, JsonValue] | None = None,
+    only: Set[str] | None = None,
 ) -> Call[list[RemoteSync]]:
+    """`only`: the ids worth reading; a stream may hold many more syncs than are asked about."""
     params: dict[str, str] = {}
     if stream_id is not None:
         params["stream_id"] = stream_id
     if metadata is not None:
         params["metadata"] = json.dumps(metadata)
-    return Call("GET", "/v1/syncs", _many(RemoteSync), params=params)
+    return Call("GET", "/v1/syncs", _many(RemoteSync, only), params=params)
 
 
 def update_sync(sync_id: str, changes: Body) -> Call[RemoteSync]:
@@ -164,16 +168,20 @@ def _one(model: type[M]) -> Callable[[object], M]:
     return read
 
 
-def _many(model: type[M]) -> Callable[[object], list[M]]:
+def _many(model: type[M], only: Set[str] | None = None) -> Callable[[object], list[M]]:
     """`{data: [...]}`; a bare list is understood too."""
 
     def read(body: object) -> list[M]:
         items = body.get("data") if isinstance(body, dict) else body
         if not isinstance(items, list):
             raise ValueError("expected a list")  # noqa: TRY004  # a wrong answer, not a wrong argument
-        return [model.model_validate(item) for item in items]
+        return [model.model_validate(item) for item in items if only is None or _id_of(item) in only]
 
     return read
+
+
+def _id_of(item: object) -> object:
+    return item.get("id") if isinstance(item, dict) else None
 
 
 def _nothing(_body: object) -> None:

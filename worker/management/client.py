@@ -1,7 +1,7 @@
 """The two faces of the Management API: a blocking one for the steps, an async one for looking at many."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -108,9 +108,9 @@ class AsyncManagementApi:
         found = await asyncio.gather(*(self._get_sync(sync_id) for sync_id in wanted))
         return dict(zip(wanted, found, strict=True))
 
-    async def list_syncs(self, *, stream_id: str) -> dict[str, RemoteSync]:
-        """Every sync of one stream, by id."""
-        return {sync.id: sync for sync in await self._send(calls.list_syncs(stream_id=stream_id))}
+    async def list_syncs(self, *, stream_id: str, only: Set[str]) -> dict[str, RemoteSync]:
+        """Those of these syncs that one stream lists, by id."""
+        return {sync.id: sync for sync in await self._send(calls.list_syncs(stream_id=stream_id, only=only))}
 
     async def _get_sync(self, sync_id: str) -> RemoteSync | ProvisioningError:
         try:

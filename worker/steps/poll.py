@@ -32,13 +32,13 @@ async def read_syncs(
 ) -> list[tuple[Claim, Read]]:
     """Read the sync of every claim; what a list lacks is asked for by id before it counts as gone."""
     due = Counter(c.connection.remote_stream_id for c in claims if c.connection.remote_stream_id is not None)
+    ids = [str(claim.connection.remote_sync_id) for claim in claims]
     found: dict[str, Read] = {}
     for stream_id in streams_to_list(due, watched):
         try:
-            found.update(await api.list_syncs(stream_id=stream_id))
+            found.update(await api.list_syncs(stream_id=stream_id, only=set(ids)))
         except ProvisioningError:
             continue  # the gets below meet the same trouble, and say so for each connection
-    ids = [str(claim.connection.remote_sync_id) for claim in claims]
     found.update(await api.get_syncs(sync_id for sync_id in ids if sync_id not in found))
     return [(claim, found[sync_id]) for claim, sync_id in zip(claims, ids, strict=True)]
 

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from foundation.database import Database
 from worker.hints import Relay
 from worker.intake.accept import Intake
+from worker.intake.inbox import Inbox
 from worker.plans import Plans
 from worker.settings import Settings
 from worker.web import answers
@@ -24,11 +25,13 @@ def create_app(settings: Settings, celery: Celery) -> FastAPI:
     """Build the app; what it opens is closed when the server shuts down."""
     database = Database(settings.database_url.get_secret_value())
     plans = Plans.load(settings.plans_file)
+    inbox = Inbox(database, Intake(settings.vault(), plans))
     relay = Relay(celery)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
+        inbox.close()
         relay.close()
         database.dispose()
 
@@ -46,7 +49,7 @@ def create_app(settings: Settings, celery: Celery) -> FastAPI:
             fields.setdefault(".".join(str(part) for part in error["loc"][1:]), []).append(error["msg"])
         return answers.answer(422, "Validation failed", fields)
 
-    app.include_router(webhooks(settings, Intake(database, settings.vault(), plans), relay))
+    app.include_router(webhooks(settings, inbox, relay))
     app.include_router(tenants(settings, database))
     app.include_router(probes(database, celery))
     return app

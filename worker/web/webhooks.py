@@ -1,18 +1,20 @@
 """`POST /webhooks/{source}`: check, store, answer 202; the work begins after the answer's transaction."""
 
+import asyncio
+import hashlib
 from http import HTTPStatus
 from typing import Final
 from uuid import uuid4
 
 import structlog
-from anyio import to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from worker.hints import Relay
-from worker.intake.accept import Accepted, Intake
+from worker.intake.accept import Accepted, Message
 from worker.intake.events import InvalidEventError, parse
+from worker.intake.inbox import Inbox
 from worker.intake.signatures import SignatureError, verify
 from worker.settings import Settings
 from worker.web.answers import Refusal, RefusalBody
@@ -39,7 +41,7 @@ class EventAnswer(BaseModel):
     status_url: str
 
 
-def webhooks(settings: Settings, intake: Intake, relay: Relay) -> APIRouter:
+def webhooks(settings: Settings, inbox: Inbox, relay: Relay) -> APIRouter:
     router = APIRouter(tags=["webhooks"])
     refusals: dict[int | str, dict[str, object]] = {
         code: {"model": RefusalBody} for code in (401, 404, 413, 415, 422)
@@ -59,29 +61,31 @@ def webhooks(settings: Settings, intake: Intake, relay: Relay) -> APIRouter:
             message_id = verify(body, request.headers, secrets, tolerance_s=settings.webhook_tolerance_s)
         except SignatureError as exc:
             raise Refusal(HTTPStatus.UNAUTHORIZED, str(exc)) from exc
-        accepted = await to_thread.run_sync(_accept, intake, source, message_id, body)
+        with structlog.contextvars.bound_contextvars(correlation_id=uuid4().hex, message_id=message_id):
+            accepted = await _accept(inbox, source, message_id, body)
         relay.offer((step, connection.id) for step, connection in accepted.due)
         return JSONResponse(accepted.answer, status_code=HTTPStatus.ACCEPTED)
 
     return router
 
 
-def _accept(intake: Intake, source: str, message_id: str, body: bytes) -> Accepted:
-    correlation_id = uuid4().hex
-    with structlog.contextvars.bound_contextvars(correlation_id=correlation_id, message_id=message_id):
-        try:
-            event = parse(body)
-            accepted = intake.accept(source, message_id, body, event, correlation_id=correlation_id)
-        except InvalidEventError as exc:
-            log.warning("event.refused", source=source, fields=sorted(exc.fields))
-            raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "Validation failed", exc.fields) from None
-        log.info(
-            "event.repeated" if accepted.is_repeated else "event.accepted",
-            source=source,
-            type=event.type,
-            event_id=accepted.answer["event_id"],
-        )
-        return accepted
+async def _accept(inbox: Inbox, source: str, message_id: str, body: bytes) -> Accepted:
+    correlation_id = structlog.contextvars.get_contextvars()["correlation_id"]
+    try:
+        event = parse(body)
+        digest = hashlib.sha256(body).hexdigest()
+        message = Message(source, message_id, digest, event, correlation_id)
+        accepted = await asyncio.wrap_future(inbox.accept(message))
+    except InvalidEventError as exc:
+        log.warning("event.refused", source=source, fields=sorted(exc.fields))
+        raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "Validation failed", exc.fields) from None
+    log.info(
+        "event.repeated" if accepted.is_repeated else "event.accepted",
+        source=source,
+        type=event.type,
+        event_id=accepted.answer["event_id"],
+    )
+    return accepted
 
 
 def _check_content_type(request: Request) -> None:
