@@ -43,7 +43,7 @@ class Child:
         return self._process.pid
 
     async def ended(self) -> int:
-        """Its exit status, negative for a signal; by then nothing of its group is left."""
+        """Its exit status, negative for a signal; by then the rest of its group has been killed too."""
         while (status := self._process.poll()) is None:  # noqa: ASYNC110  # the kernel knows no asyncio.Event
             await asyncio.sleep(POLL_S)
         self._kill_group()

@@ -33,6 +33,7 @@ class Supervisor:
         self._grace_s = grace_s
         self._ready = {spec.name: asyncio.Event() for spec in specs}
         self._children: dict[str, Child] = {}
+        self._last_words: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -97,7 +98,8 @@ class Supervisor:
         if spec.runs_once and status == 0:
             self._ready[spec.name].set()
             return None
-        return f"ended with {describe_status(status)} ({child.last_words() or 'it said nothing'})"
+        self._last_words[spec.name] = child.last_words()
+        return f"ended with {describe_status(status)}"
 
     async def _note_when_ready(self, spec: ProcessSpec) -> None:
         if spec.runs_once:
@@ -117,7 +119,8 @@ class Supervisor:
 
     def _report_trouble(self, name: str, trouble: str, failures: int) -> None:
         if is_crash_loop(failures):
-            trouble = f"keeps dying, {failures} times in a row; this time it {trouble}"
+            words = self._last_words.get(name) or "nothing"
+            trouble = f"keeps dying, {failures} times in a row; this time it {trouble} and said: {words}"
         if is_worth_a_line(failures):
             self._report(f"{name} {trouble}; starting it again. Its log: {self._log_of(name)}")
 
