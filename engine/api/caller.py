@@ -12,7 +12,7 @@ from sqlmodel import Session
 from starlette.concurrency import run_in_threadpool
 
 from engine.access import Tokens
-from engine.errors import DeadlineError, UnauthorizedError
+from engine.errors import BadRequestError, DeadlineError, UnauthorizedError
 from engine.hints import Hints
 from engine.providers.catalogue import Catalogue
 from engine.providers.identity import Accounts
@@ -64,6 +64,8 @@ class Caller:
 async def _authenticated(request: Request) -> Caller:
     services: Services = request.app.state.services
     token = _bearer(request)
+    if b"%00" in request.scope["query_string"]:
+        raise BadRequestError("Invalid query: it holds a NUL character")
     org_id = services.tokens.recall(token) or await run_in_threadpool(services.tokens.find, token)
     if org_id is None:
         raise UnauthorizedError("Unauthorized: unknown or expired token")

