@@ -1,0 +1,79 @@
+"""The servers of others: another Management API, and a provider to read from."""
+
+import sys
+from pathlib import Path
+from typing import Any, Final, Self
+
+from tests.e2e.harness import HOST, Machine, free_port
+
+PEERS: Final = Path(__file__).parent.parent / "peers"
+
+
+class ContractApi:
+    """The independent Management API server of `tests/peers`, with its operator's view."""
+
+    TOKEN: Final = "contract-token-of-tests"
+
+    def __init__(self, machine: Machine, *options: str, name: str = "contract-api") -> None:
+        self.port = free_port()
+        self.url = f"http://{HOST}:{self.port}"
+        command = (
+            sys.executable,
+            PEERS / "contract_api.py",
+            "--port",
+            self.port,
+            "--token",
+            self.TOKEN,
+            *options,
+        )
+        self.process = machine.add(name, command)
+        self._machine = machine
+        self._http = machine.client(self.url, self.TOKEN)
+
+    def start(self) -> Self:
+        self.process.start()
+        self._machine.wait_for_port(self.port, "the contract API")
+        return self
+
+    def stats(self) -> dict[str, Any]:
+        answer = self._http.get("/_double/stats", params={"group_by": "gangway_connection_id"})
+        return dict(answer.raise_for_status().json())
+
+    def log(self, limit: int = 10_000) -> list[dict[str, Any]]:
+        return list(self._http.get("/_double/log", params={"limit": limit}).raise_for_status().json()["data"])
+
+    def faults(self, **changes: object) -> None:
+        """Change what goes wrong from now on."""
+        self._http.post("/_double/faults", json=changes).raise_for_status()
+
+    def syncs(self) -> list[dict[str, Any]]:
+        return list(self._http.get("/v1/syncs").raise_for_status().json()["data"])
+
+
+class LocalStripe:
+    """A Stripe-compatible server by other people, filled with customers."""
+
+    def __init__(self, machine: Machine, *, customers: int, subscribers: int) -> None:
+        self.port = free_port()
+        self.url = f"http://{HOST}:{self.port}"
+        size = ("--customers", customers, "--subscribers", subscribers)
+        self.process = machine.add(
+            "localstripe", (sys.executable, PEERS / "localstripe_server.py", "--port", self.port, *size)
+        )
+        self._machine = machine
+        self._http = machine.client(self.url, "sk_test_of_the_tests")
+
+    def start(self) -> Self:
+        self.process.start()
+        self._machine.wait_for_port(self.port, "localstripe")
+        return self
+
+    def ids(self, path: str) -> set[str]:
+        """The ids of everything at this path, read page by page."""
+        found: list[str] = []
+        while True:
+            after = {"starting_after": found[-1]} if found else {}
+            page = self._http.get(path, params={"limit": 100, **after}).raise_for_status().json()
+            found += [each["id"] for each in page["data"]]
+            if not page["has_more"]:
+                return set(found)
