@@ -108,11 +108,10 @@ def forget(data_dir: Path) -> None:
     """Remove what a stack keeps in its directory, and nothing else."""
     for name in (LOGS, REDIS_HOME):
         shutil.rmtree(data_dir / name, ignore_errors=True)
-    for name in (
-        STACK_FILE,
-        *(f"{database}{tail}" for database in DATABASES for tail in ("", "-wal", "-shm")),
-    ):
-        (data_dir / name).unlink(missing_ok=True)
+    (data_dir / STACK_FILE).unlink(missing_ok=True)
+    for database in DATABASES:
+        for path in data_dir.glob(f"{database}*"):  # SQLite and its locks have files beside the database
+            path.unlink()
 
 
 def _secrets_of(scope: Scope) -> dict[str, Callable[[], str]]:

@@ -18,7 +18,10 @@ TETHER: Final = (sys.executable, "-I", "-S", tether.__file__)
 
 
 class Child:
-    """A started process. Must be made in the main thread: the tether is to the thread that forks."""
+    """A started process; the files that it makes are for the owner alone.
+
+    Must be made in the main thread: the tether is to the thread that forks.
+    """
 
     def __init__(self, spec: ProcessSpec, log: Path) -> None:
         self.spec = spec
@@ -34,6 +37,7 @@ class Child:
                 stdout=descriptor,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=0o077,
             )
         finally:
             os.close(descriptor)
