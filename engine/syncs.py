@@ -63,13 +63,19 @@ def read_deeper(session: Session, sync: Sync, max_age_days: int | None) -> Seque
 
 
 def restart(progress: Progress) -> None:
-    """Read from the first page again. A slice that is under way loses its claim."""
-    progress.cursor = None
-    progress.pass_id = new_id()
-    progress.pages_read = progress.stale_pages = progress.failures = 0
+    """Read anew at once. A slice that is under way loses its claim."""
+    begin_pass(progress)
+    progress.failures = 0
     progress.done_at = progress.leased_until = None
     progress.due_at = utc_now()
     progress.fence += 1
+
+
+def begin_pass(progress: Progress) -> None:
+    """Back to the first page; what the stream holds counts as not met yet."""
+    progress.cursor = None
+    progress.pass_id = new_id()
+    progress.pages_read = progress.stale_pages = 0
 
 
 def resume(session: Session, sync: Sync) -> Sequence[UUID]:

@@ -11,7 +11,7 @@ from engine.backfill.claim import LEASE, Claim, Held, hold, release
 from engine.backfill.verdict import Failure, wait_s
 from engine.health import HealthStatus, Trouble, TroubleCode, since
 from engine.providers.records import Page, ends_at, is_older
-from engine.syncs import restart, settle
+from engine.syncs import begin_pass, settle
 from engine.tables import Credential, Progress, SyncStatus
 
 DRAW: Final = random.SystemRandom()
@@ -47,11 +47,14 @@ def record_failure(session: Session, claim: Claim, failure: Failure, now: dateti
         return
     if failure.code is TroubleCode.CREDENTIAL_REJECTED and not _reject_credential(session, claim, now):
         release(held, now)
-        return
-    progress = held.progress
-    if failure.code is TroubleCode.COLLECTION_FAILED and progress.cursor is not None:
+    elif failure.code is TroubleCode.COLLECTION_FAILED and held.progress.cursor is not None:
         _begin_again(held, now)
-        return
+    else:
+        _note(session, claim, held, failure, now)
+
+
+def _note(session: Session, claim: Claim, held: Held, failure: Failure, now: datetime) -> None:
+    progress = held.progress
     earlier = Trouble.model_validate(progress.trouble) if progress.trouble else None
     progress.trouble = since(failure.trouble(now, claim.collection_id), earlier).model_dump(mode="json")
     progress.failures += 1
@@ -93,14 +96,9 @@ def _store(session: Session, claim: Claim, held: Held, page: Page, now: datetime
 
 
 def _stop_looping(session: Session, claim: Claim, held: Held, now: datetime) -> None:
-    failure = Failure(
-        TroubleCode.COLLECTION_FAILED, f"{claim.provider} repeats the pages of {claim.collection_id}"
-    )
-    record_failure(session, claim, failure, now)
-    due_at = held.progress.due_at
-    failures = held.progress.failures
-    restart(held.progress)
-    held.progress.due_at, held.progress.failures = due_at, failures
+    message = f"{claim.provider} repeats the pages of {claim.collection_id}"
+    begin_pass(held.progress)
+    _note(session, claim, held, Failure(TroubleCode.COLLECTION_FAILED, message), now)
 
 
 def _hold_back_others(session: Session, claim: Claim, until: datetime) -> None:
