@@ -118,6 +118,14 @@ def runtime() -> Runtime:
         return _open()
 
 
+def close_runtime() -> None:
+    """Close what `runtime` opened, if it did; its threads would keep the process from ending."""
+    with _opening:
+        if _open.cache_info().currsize:
+            _open().close()
+            _open.cache_clear()
+
+
 @cache
 def _open() -> Runtime:
     return Runtime.open(settings())

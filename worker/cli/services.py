@@ -48,6 +48,7 @@ def work(
 ) -> None:
     """Do the work: capture credentials, create syncs, poll them."""
     from worker.app import QUEUE_OF, configure
+    from worker.runtime import close_runtime
     from worker.watch import watch_progress
 
     current = _prepared("worker")
@@ -61,9 +62,11 @@ def work(
     node = f"{name}-{os.getpid()}@{socket.gethostname()}"
     threads = ["--pool=threads", f"--concurrency={concurrency}"]
     quiet = ["--without-gossip", "--without-mingle", "--loglevel=INFO"]
-    app.worker_main(
-        ["--quiet", "worker", *threads, *quiet, f"--queues={','.join(wanted)}", f"--hostname={node}"]
-    )
+    arguments = ["worker", *threads, *quiet, f"--queues={','.join(wanted)}", f"--hostname={node}"]
+    try:
+        app.worker_main(["--quiet", *arguments])
+    finally:
+        close_runtime()
 
 
 def beat() -> None:
