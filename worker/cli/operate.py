@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from sqlmodel import Session
 
 
@@ -43,8 +44,6 @@ def send(
 
 
 def _show_overview(session: Session, *, limit: int, as_json: bool) -> None:
-    from rich.console import Console
-
     from foundation.database import utc_now
     from worker.cli.overview import overview
     from worker.cli.tables import print_overview
@@ -53,12 +52,10 @@ def _show_overview(session: Session, *, limit: int, as_json: bool) -> None:
     if as_json:
         typer.echo(view.model_dump_json(indent=2))
     else:
-        print_overview(view, Console(markup=False, highlight=False), utc_now())
+        print_overview(view, _console(), utc_now())
 
 
 def _show_tenant(session: Session, external_id: str, *, as_json: bool) -> None:
-    from rich.console import Console
-
     from foundation.database import utc_now
     from worker.cli.overview import tenant_detail
     from worker.cli.tables import print_tenant
@@ -69,7 +66,13 @@ def _show_tenant(session: Session, external_id: str, *, as_json: bool) -> None:
     if as_json:
         typer.echo(view.model_dump_json(indent=2))
     else:
-        print_tenant(view, Console(markup=False, highlight=False), utc_now())
+        print_tenant(view, _console(), utc_now())
+
+
+def _console() -> Console:
+    """As wide as the terminal; wide enough for a line per row where there is none."""
+    console = Console(markup=False, highlight=False)
+    return console if console.is_terminal else Console(markup=False, highlight=False, width=200)
 
 
 @contextmanager

@@ -12,12 +12,11 @@ COLOURS = {"ready": "green", "failed": "red", "degraded": "yellow"}
 
 
 def print_overview(overview: Overview, console: Console, now: datetime) -> None:
-    table = Table()
-    for name in ("tenant", "name", "plan", "state", "connections", "signed up", "problem"):
-        table.add_column(name, overflow="fold")
+    table = _lines("tenant", "name", "state", "connections", "signed up", "problem")
     for tenant in overview.data:
         table.add_row(*_tenant_row(tenant, now))
-    console.print(table)
+    if overview.data:
+        console.print(table)
     if overview.tenants > len(overview.data):
         console.print(f"{len(overview.data)} of {overview.tenants} tenants; --limit shows more.")
     counts = ", ".join(f"{count} {state}" for state, count in overview.connections_by_state.items())
@@ -52,29 +51,26 @@ def age(span: timedelta) -> str:
     return f"{seconds / 86_400:.0f} d"
 
 
-def next_action(connection: ConnectionView, now: datetime) -> str:
+def next_action(step: str | None, due_at: datetime | None, now: datetime) -> str:
     """What happens next and when."""
-    if connection.next_step is None:
+    if step is None:
         return "nothing, until an event arrives"
-    if connection.due_at is None:
-        return f"{connection.next_step}, not scheduled"
-    wait = connection.due_at - now
-    return f"{connection.next_step} {'now' if wait <= timedelta(0) else 'in ' + age(wait)}"
+    if due_at is None:
+        return f"{step}, not scheduled"
+    return f"{step} now" if due_at <= now else f"{step} in {age(due_at - now)}"
 
 
 def _tenant_row(tenant: TenantView, now: datetime) -> list[str | Text]:
     connections = ", ".join(_named(c) + f": {c.state}" for c in tenant.connections)
-    problem = next((c.error.message or c.error.code for c in tenant.connections if c.error), "")
-    state = _state(tenant.state)
+    problem = next((c.error.code for c in tenant.connections if c.error), "")
     signed_up = f"{age(now - tenant.created_at)} ago"
     return [
         plain(tenant.external_id),
         plain(tenant.name),
-        tenant.plan,
-        state,
+        _state(tenant.state),
         connections,
         signed_up,
-        plain(problem),
+        problem,
     ]
 
 
@@ -83,49 +79,50 @@ def _print_connection(connection: ConnectionView, console: Console, now: datetim
     console.print(
         f"  sync {connection.sync_id or 'not created yet'}, health {connection.health or 'unknown'}"
     )
-    console.print(
-        f"  next: {next_action(connection, now)}; attempts of this step so far: {connection.attempts}"
-    )
+    step = next_action(connection.next_step, connection.due_at, now)
+    console.print(f"  next: {step}; attempts of this step so far: {connection.attempts}")
     if error := connection.error:
         console.print(Text.assemble("  ", (error.code, "red"), ": ", plain(error.message)))
         console.print(plain(f"  what to do: {error.advice or 'nothing is known to help'}"))
 
 
 def _print_history(tenant: TenantDetail, console: Console) -> None:
-    table = Table(title="history", title_justify="left")
-    for name in ("when", "connection", "from", "to", "why"):
-        table.add_column(name, overflow="fold")
+    table = _lines("when", "connection", "from", "to", "why")
     names = {connection.id: _named(connection) for connection in tenant.connections}
     for move in tenant.history:
-        table.add_row(
-            f"{move.at:%Y-%m-%d %H:%M:%S}",
-            names.get(move.connection_id),
-            move.from_state,
-            move.to_state,
-            plain(move.why),
-        )
+        name = names.get(move.connection_id)
+        table.add_row(_instant(move.at), name, move.from_state, move.to_state, plain(move.why))
+    console.print("\nHistory")
     console.print(table)
 
 
 def _print_attempts(tenant: TenantDetail, console: Console) -> None:
-    table = Table(title="last attempts, newest first", title_justify="left")
-    for name in ("when", "connection", "step", "try", "outcome", "took", "error"):
-        table.add_column(name, overflow="fold")
+    table = _lines("when", "connection", "step", "try", "outcome", "took", "error")
     names = {connection.id: _named(connection) for connection in tenant.connections}
     for attempt in tenant.last_attempts:
         took = (attempt.finished_at - attempt.started_at).total_seconds()
-        error = ": ".join(filter(None, (attempt.error_code, attempt.error_message)))
-        when = f"{attempt.finished_at:%Y-%m-%d %H:%M:%S}"
         table.add_row(
-            when,
+            _instant(attempt.finished_at),
             names.get(attempt.connection_id),
             attempt.step,
             str(attempt.number),
             attempt.outcome,
             f"{took:.2f} s",
-            plain(error),
+            plain(attempt.error_code),
         )
+    console.print("\nLast attempts, newest first")
     console.print(table)
+
+
+def _lines(*names: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _instant(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}"
 
 
 def _named(connection: ConnectionView) -> str:
