@@ -1,0 +1,199 @@
+"""The pure decisions: health, verdicts, waits, paging, providers' files, batches of hints."""
+
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from limits.storage import MemoryStorage
+from pydantic import ValidationError
+
+from engine.backfill.outcome import is_looping
+from engine.backfill.pace import Pace
+from engine.backfill.verdict import Failure, judge, retry_after, wait_s
+from engine.health import PATIENCE, Health, HealthStatus, Reading, Trouble, TroubleCode, decide, since
+from engine.hints import IDS_PER_MESSAGE, batches
+from engine.providers.catalogue import FILES, Provider, RateLimit, load_catalogue, read_provider
+from engine.providers.paging import LastId
+from engine.providers.records import UnreadableAnswerError, dig, instant, read_page
+from engine.tables import Progress
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CREDENTIAL, PROVIDER, LIMITED, COLLECTION = TroubleCode
+
+
+def trouble(code: TroubleCode, began: datetime = NOW) -> Trouble:
+    return Failure(code, "message").trouble(began, "stripe:customer")
+
+
+@pytest.mark.parametrize(
+    ("readings", "status", "code"),
+    [
+        ([Reading(False, None)], HealthStatus.INITIALIZING, None),
+        ([Reading(False, None), Reading(True, None)], HealthStatus.HEALTHY, None),
+        ([Reading(True, trouble(LIMITED))], HealthStatus.WARNING, LIMITED),
+        ([Reading(False, trouble(PROVIDER))], HealthStatus.WARNING, PROVIDER),
+        ([Reading(True, trouble(PROVIDER, NOW - PATIENCE))], HealthStatus.ERROR, PROVIDER),
+        ([Reading(True, trouble(COLLECTION)), Reading(True, None)], HealthStatus.ERROR, COLLECTION),
+        (
+            [Reading(True, trouble(COLLECTION)), Reading(True, trouble(CREDENTIAL))],
+            HealthStatus.ERROR,
+            CREDENTIAL,
+        ),
+    ],
+)
+def test_health(readings: list[Reading], status: HealthStatus, code: TroubleCode | None) -> None:
+    """The gravest trouble tells; without any, a page read means healthy."""
+    health = decide(readings, NOW)
+
+    assert health.status is status
+    assert (health.reason.code if health.reason else None) == code
+
+
+def test_health_without_readings() -> None:
+    assert decide([], NOW) == Health(HealthStatus.INITIALIZING)
+
+
+def test_the_same_trouble_keeps_its_beginning() -> None:
+    earlier = trouble(PROVIDER, NOW - timedelta(hours=1))
+
+    assert since(trouble(PROVIDER), earlier).since == earlier.since
+    assert since(trouble(LIMITED), earlier).since == NOW
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (401, CREDENTIAL),
+        (403, CREDENTIAL),
+        (429, LIMITED),
+        (408, PROVIDER),
+        (425, PROVIDER),
+        (500, PROVIDER),
+        (503, PROVIDER),
+        (301, COLLECTION),
+        (400, COLLECTION),
+        (404, COLLECTION),
+    ],
+)
+def test_judge(status: int, code: TroubleCode) -> None:
+    """Each status is somebody's trouble."""
+    assert judge("Stripe", "stripe:customer", status, {}, NOW).code is code
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("7", 7.0),
+        ("0.5", 0.5),
+        ("soon", None),
+        ("nan", None),
+        ("-3", None),
+        ("Thu, 01 Jan 2026 00:00:30 GMT", 30.0),
+        ("Wed, 31 Dec 2025 23:00:00 GMT", 0.0),
+        ("999999999", 86_400.0),
+    ],
+)
+def test_retry_after(value: str | None, seconds: float | None) -> None:
+    """Both forms are understood, nonsense is ignored, and nobody may ask for more than a day."""
+    assert retry_after(value, NOW) == seconds
+
+
+def test_waits_are_bounded_and_jittered() -> None:
+    """A wait grows to its bound and no further; trouble that needs a person waits longer."""
+    draw = random.Random(1)  # noqa: S311  # a test repeats itself
+
+    quick = [wait_s(Failure(PROVIDER, ""), failures, draw) for failures in range(1, 200)]
+    slow = [wait_s(Failure(CREDENTIAL, ""), failures, draw) for failures in range(1, 200)]
+
+    assert quick[0] <= 1
+    assert max(quick) <= 60
+    assert len(set(quick)) == len(quick)
+    assert min(slow) >= 30
+    assert max(slow) <= 900
+
+
+@pytest.mark.parametrize(
+    ("pages", "stale", "looping"), [(1, 0, False), (2, 1, False), (3, 2, True), (8, 4, False)]
+)
+def test_is_looping(pages: int, stale: int, looping: bool) -> None:
+    """A walk over known pages may be as long as the way before it."""
+    progress = Progress(sync_id=uuid4(), collection_id="c", pages_read=pages, stale_pages=stale)
+
+    assert is_looping(progress) is looping
+
+
+def test_last_id_paging() -> None:
+    paging = LastId(kind="last_id", cursor_param="after", limit_param="limit", page_size=5, more="has_more")
+
+    assert paging.params(None) == {"limit": "5"}
+    assert paging.params({"after": "x"}) == {"limit": "5", "after": "x"}
+    assert paging.following({"has_more": True}, ["a", "b"]) == {"after": "b"}
+    assert paging.following({"has_more": False}, ["a"]) is None
+    assert paging.following({"has_more": True}, []) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0, datetime(1970, 1, 1, tzinfo=UTC)),
+        ("2026-01-01T00:00:00Z", NOW),
+        ("2026-01-01", NOW),
+        (True, None),
+        (None, None),
+        ("yesterday", None),
+        (1e30, None),
+        ([], None),
+    ],
+)
+def test_instant(value: object, expected: datetime | None) -> None:
+    assert instant(value) == expected  # type: ignore[arg-type]  # any JSON value may come
+
+
+def test_dig() -> None:
+    assert dig({"a": {"b": 1}}, "a.b") == 1
+    assert dig({"a": []}, "a.b") is None
+
+
+@pytest.mark.parametrize("payload", [None, [], {}, {"data": {}}, {"data": [1]}, {"data": [{"id": True}]}])
+def test_unreadable_answers(payload: object) -> None:
+    """A successful answer that is no list of records with ids is said to be so."""
+    provider = load_catalogue({})["stripe"]
+
+    with pytest.raises(UnreadableAnswerError):
+        read_page(provider, "stripe:customer", payload)  # type: ignore[arg-type]  # any JSON value may come
+
+
+@pytest.mark.parametrize("path", sorted(FILES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_provider_files(path: Path) -> None:
+    """Every provider's file is valid and named after it."""
+    assert read_provider(path).name == path.stem
+
+
+def test_provider_files_allow_nothing_unknown() -> None:
+    valid = read_provider(FILES / "stripe.yaml").model_dump()
+
+    with pytest.raises(ValidationError):
+        Provider.model_validate(valid | {"surprise": 1})
+
+
+def test_pace_keeps_the_limit() -> None:
+    """So many requests per window and sync, and a time to come back."""
+    pace, sync_id, limit = Pace(MemoryStorage()), uuid4(), RateLimit(allowed_requests=2, interval=10)
+
+    waits = [pace.wait_s(sync_id, limit) for _ in range(3)]
+
+    assert waits[:2] == [0, 0]
+    assert 9 < waits[2] <= 10.1
+    assert pace.wait_s(uuid4(), limit) == 0
+
+
+def test_batches() -> None:
+    """Few messages with several ids each, one task per message."""
+    ids = [uuid4() for _ in range(IDS_PER_MESSAGE + 1)]
+
+    sent = list(batches([*(("read", each) for each in ids), ("purge", ids[0])]))
+
+    assert sent == [("read", ids[:IDS_PER_MESSAGE]), ("read", ids[IDS_PER_MESSAGE:]), ("purge", ids[:1])]

@@ -1,0 +1,125 @@
+"""Settings, schema and the relay: what decides whether a process starts, and what never holds it up."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from engine import hints
+from engine.hints import READ, Relay, new_celery
+from engine.schema import MIGRATIONS, SchemaError, open_database
+from engine.settings import Settings, SettingsError
+from engine.tables import Row
+from foundation.database import Database
+from foundation.migrations import differences, is_current
+from foundation.queue import Role
+from foundation.vault import generate_key
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
+    values = {
+        "GANGWAY_ENGINE_DATABASE_URL": f"sqlite:///{tmp_path / 'engine.db'}",
+        "GANGWAY_ENGINE_BROKER_URL": "redis://127.0.0.1:1/0",
+        "GANGWAY_ENGINE_VAULT_KEYS": generate_key(),
+        "GANGWAY_ENGINE_TOKENS": "first-token-of-two,second-token-of-two",
+        "GANGWAY_ENGINE_PROVIDERS__STRIPE__BASE_URL": "http://127.0.0.1:1",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    return values
+
+
+def test_settings(environment: dict[str, str]) -> None:
+    """Everything comes from the environment, several tokens and nested providers too."""
+    settings = Settings.from_environment()
+
+    assert [token.get_secret_value() for token in settings.tokens] == [
+        "first-token-of-two",
+        "second-token-of-two",
+    ]
+    assert settings.providers["stripe"].base_url == "http://127.0.0.1:1"
+    assert environment["GANGWAY_ENGINE_VAULT_KEYS"] not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GANGWAY_ENGINE_DATABASE_URL", None),
+        ("GANGWAY_ENGINE_BROKER_URL", "amqp://guest:hunter2@somewhere"),
+        ("GANGWAY_ENGINE_TOKENS", "hunter2"),
+        ("GANGWAY_ENGINE_REQUEST_DEADLINE_S", "-1"),
+    ],
+)
+def test_half_configured(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
+) -> None:
+    """What is missing or wrong is named by its variable, and its value is not repeated."""
+    monkeypatch.delenv(name, raising=False)
+    if value is not None:
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(SettingsError, match=name) as caught:
+        Settings.from_environment()
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_refuses_a_schema_that_is_not_current(environment: dict[str, str]) -> None:
+    """Neither web nor work starts on a database that was not migrated."""
+    with pytest.raises(SchemaError, match="migrate"):
+        open_database(Settings.from_environment())
+
+
+def test_models_and_migrations_agree(database: Database) -> None:
+    """On both databases, and the schema is current."""
+    assert is_current(database, MIGRATIONS)
+    assert list(differences(database, Row.metadata)) == []
+
+
+@pytest.fixture
+def relay() -> Iterator[Relay]:
+    relay = Relay(new_celery("redis://127.0.0.1:1/0", Role.PUBLISHER))
+    relay.start()
+    yield relay
+    relay.stop()
+
+
+def test_relay_sends_what_it_is_given(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every hint reaches the broker, in few messages."""
+    sent: list[object] = []
+    done = threading.Event()
+    ids = [uuid4() for _ in range(20)]
+
+    def send(_app: Celery, task: str, some: list[object]) -> None:
+        sent.extend(some)
+        if len(sent) == len(ids):
+            done.set()
+
+    monkeypatch.setattr(hints, "send", send)
+    relay.give(READ, ids)
+
+    assert done.wait(5)
+    assert sent == ids
+
+
+def test_relay_survives_a_broker_that_is_down(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Giving a hint never waits and never raises, and the next one is tried again."""
+    tried = threading.Semaphore(0)
+
+    def refuse(*_: object) -> None:
+        tried.release()
+        raise OperationalError("refused")
+
+    monkeypatch.setattr(hints, "send", refuse)
+    started = time.monotonic()
+    for _ in range(2):
+        relay.give(READ, [uuid4()])
+        assert tried.acquire(timeout=5)
+
+    assert time.monotonic() - started < 1
