@@ -7,8 +7,8 @@ from foundation.logs import MASK, SECRET_VALUES
 MIN_SECRET_LENGTH = 4  # shorter values are words and flags
 
 
-def redact(text: str, *, secrets_in: object) -> str:
-    """The text without any string value of this credential, and without anything that looks like a key."""
+def redact(text: str, *, secrets_in: object = None) -> str:
+    """The text without anything that looks like a key, and without any string value of this credential."""
     for secret in sorted(set(_strings(secrets_in)), key=len, reverse=True):
         text = text.replace(secret, MASK)
     return SECRET_VALUES.sub(MASK, text)

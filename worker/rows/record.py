@@ -8,6 +8,7 @@ import structlog
 from sqlmodel import Session, col, select
 
 from models import Attempt, AttemptOutcome, Connection, State, Step, Tenant
+from worker.redaction import redact
 from worker.rows.wishes import heed
 from worker.steps.verdict import Claim, Verdict
 
@@ -77,7 +78,7 @@ def _apply_problem(row: Connection, verdict: Verdict) -> None:
         row.forget_error()
     else:
         row.error_code = verdict.problem.code
-        row.error_message = verdict.problem.message
+        row.error_message = redact(verdict.problem.message)
         row.error_advice = verdict.problem.advice
     if not verdict.is_retry:
         row.attempts = 0
@@ -107,6 +108,6 @@ def _attempt(step: Step, row: Connection, claim: Claim, verdict: Verdict, now: d
         finished_at=now,
         outcome=verdict.outcome,
         error_code=verdict.problem.code if verdict.problem else None,
-        error_message=verdict.problem.message if verdict.problem else None,
+        error_message=redact(verdict.problem.message) if verdict.problem else None,
         task_id=claim.task_id,
     )

@@ -24,6 +24,22 @@ log = structlog.get_logger()
 MAX_BODY: Final = 1024 * 1024
 
 
+_BODY: Final = {
+    # the signature covers the raw body, so it is read by hand; docs/events.md describes it
+    "schema": {"type": "object", "required": ["type", "timestamp", "data"]},
+    "example": {
+        "type": "tenant.created",
+        "timestamp": "2026-11-21T10:00:00Z",
+        "data": {
+            "external_id": "org_1",
+            "name": "Choam Corp",
+            "plan": "default",
+            "connections": [{"provider": "stripe", "credential_id": "id-of-an-imported-credential"}],
+        },
+    },
+}
+
+
 class ConnectionAnswer(BaseModel):
     id: str
     provider: str
@@ -48,7 +64,11 @@ def webhooks(settings: Settings, inbox: Inbox, relay: Relay) -> APIRouter:
     }
 
     @router.post(
-        "/webhooks/{source}", status_code=HTTPStatus.ACCEPTED, response_model=EventAnswer, responses=refusals
+        "/webhooks/{source}",
+        status_code=HTTPStatus.ACCEPTED,
+        response_model=EventAnswer,
+        responses=refusals,
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": _BODY}}},
     )
     async def receive(source: str, request: Request) -> JSONResponse:
         """Store a signed event (Standard Webhooks) and start what it asks for."""
