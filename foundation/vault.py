@@ -3,6 +3,7 @@
 import base64
 import binascii
 import os
+import re
 from collections.abc import Mapping
 from typing import Final, Self
 
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
+KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")  # too short for a key that was given without an id
 
 
 class VaultError(Exception):
@@ -34,9 +36,13 @@ class Vault:
     def from_text(cls, text: str) -> Self:
         """Read `id:base64,id:base64`: the first key seals, every key opens."""
         keys: dict[str, bytes] = {}
-        for entry in filter(None, (part.strip() for part in text.split(","))):
-            key_id, _, encoded = entry.partition(":")
-            keys[_checked_id(key_id)] = _decoded_key(key_id, encoded)
+        for number, entry in enumerate(filter(None, (part.strip() for part in text.split(","))), start=1):
+            key_id, colon, encoded = entry.partition(":")
+            if not colon or not KEY_ID.fullmatch(key_id):
+                raise VaultError(f"vault key number {number}: expected id:base64, the id a short word")
+            if key_id in keys:
+                raise VaultError(f"vault key {key_id!r} is given twice: give the new one another id")
+            keys[key_id] = _decoded_key(key_id, encoded)
         return cls(keys)
 
     def seal(self, secret: bytes, *, context: str) -> str:
@@ -48,7 +54,8 @@ class Vault:
         key_id, _, encoded = sealed.partition(".")
         cipher = self._ciphers.get(key_id)
         if cipher is None:
-            raise VaultError(f"sealed with key {key_id!r}, which is not among the vault keys")
+            named = repr(key_id) if KEY_ID.fullmatch(key_id) else "without a name"
+            raise VaultError(f"sealed with key {named}, which is not among the vault keys")
         try:
             raw = base64.urlsafe_b64decode(encoded)
             return cipher.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], context.encode())
@@ -65,15 +72,9 @@ def generate_key(key_id: str = "k1") -> str:
     return f"{key_id}:{base64.urlsafe_b64encode(os.urandom(KEY_BYTES)).decode()}"
 
 
-def _checked_id(key_id: str) -> str:
-    if not key_id or "." in key_id:
-        raise VaultError(f"vault key id {key_id!r}: expected id:base64, the id without a dot")
-    return key_id
-
-
 def _decoded_key(key_id: str, encoded: str) -> bytes:
     try:
-        key = base64.urlsafe_b64decode(encoded)
+        key = base64.b64decode(encoded.replace("-", "+").replace("_", "/"), validate=True)
     except (binascii.Error, ValueError) as exc:
         raise VaultError(f"vault key {key_id!r}: not base64") from exc
     if len(key) != KEY_BYTES:
