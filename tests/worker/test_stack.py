@@ -144,7 +144,20 @@ class TestConfiguration:
 
         assert not [n for n in config.worker_env if n.startswith("GANGWAY_ENGINE_VAULT")]
         assert not [n for n in config.engine_env if n in {"GANGWAY_VAULT_KEYS", "GANGWAY_WEBHOOK_SECRETS"}]
-        assert config.plain_env == {"PATH": "/bin"}
+        assert not [n for n in config.plain_env if n.startswith("GANGWAY_")]
+        assert config.plain_env["PATH"] == "/bin"
+
+    @pytest.mark.parametrize(
+        ("environment", "exempt"), [({}, "127.0.0.1"), ({"NO_PROXY": "intern"}, "intern,127.0.0.1")]
+    )
+    def test_no_proxy_stands_between_the_processes(
+        self, tmp_path: Path, environment: dict[str, str], exempt: str
+    ) -> None:
+        """Where the way out is a proxy, the processes still reach each other directly."""
+        config = configured(tmp_path, environment=environment)
+
+        for env in (config.worker_env, config.engine_env):
+            assert env["no_proxy"] == env["NO_PROXY"] == exempt
 
     def test_a_longer_deadline_means_a_longer_settling(self, tmp_path: Path) -> None:
         """The worker waits longer than the engine may still take to commit a lost request."""

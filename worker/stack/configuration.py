@@ -75,7 +75,7 @@ class Configuration:
         return f"http://{HOST}:{self.ports[service]}"
 
     def _env(self, is_meant: Callable[[str], bool]) -> dict[str, str]:
-        everything = {**self.own, **self.environment}
+        everything = {**self.own, **self.environment, **_past_proxies(self.environment)}
         return {name: value for name, value in everything.items() if is_meant(name)}
 
 
@@ -112,6 +112,12 @@ def forget(data_dir: Path) -> None:
     for database in DATABASES:
         for path in data_dir.glob(f"{database}*"):  # SQLite and its locks have files beside the database
             path.unlink()
+
+
+def _past_proxies(environment: Environment) -> dict[str, str]:
+    """The processes here reach each other directly, also where the way out is a proxy."""
+    exempt = environment.get("no_proxy") or environment.get("NO_PROXY", "")
+    return dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(filter(None, (exempt, HOST))))
 
 
 def _secrets_of(scope: Scope) -> dict[str, Callable[[], str]]:

@@ -90,11 +90,11 @@ def stop_requested() -> asyncio.Event:
 
 
 async def first_of(*coroutines: Coroutine[Any, Any, T]) -> T:
-    """What the first to finish returns or raises; the others are cancelled."""
+    """What the first to finish returns or raises; the others are cancelled. Of several, the first named."""
     tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        results = [task.result() for task in done]
+        results = [task.result() for task in tasks if task in done]
         return results[0]
     finally:
         for task in tasks:
