@@ -44,6 +44,10 @@ class RateLimitedError(TransientError):
     advice = "Nothing to do: it is tried again when the Management API allows."
 
 
+class PausedError(RateLimitedError):
+    """Somebody else was told 429: nothing was sent."""
+
+
 class ApiTokenError(TransientError):
     """401 or 403: our own token, not the customer's credential, was refused."""
 

@@ -6,7 +6,7 @@ from typing import Final, Protocol
 import redis
 import structlog
 
-from worker.errors import RateLimitedError
+from worker.errors import PausedError
 
 log = structlog.get_logger()
 
@@ -18,7 +18,7 @@ class Gate(Protocol):
     """May the Management API be called now?"""
 
     def check(self) -> None:
-        """Raise `RateLimitedError` while calls are paused."""
+        """Raise `PausedError` while calls are paused."""
 
     def pause(self, wait: timedelta) -> None:
         """Pause everyone's calls for so long."""
@@ -42,7 +42,7 @@ class RedisGate:
             log.warning("gate.unreadable", reason=type(exc).__name__)
             return
         if remaining_ms > 0:
-            raise RateLimitedError("calls are paused: the API is limiting", retry_after_s=remaining_ms / 1000)
+            raise PausedError("calls are paused: the API is limiting", retry_after_s=remaining_ms / 1000)
 
     def pause(self, wait: timedelta) -> None:
         milliseconds = max(int(wait.total_seconds() * 1000), 1)

@@ -11,7 +11,7 @@ from kombu.exceptions import ChannelError
 from foundation.database import utc_now
 from models import Step
 from worker.app import QUEUE_OF
-from worker.errors import RateLimitedError
+from worker.errors import PausedError
 from worker.hints import publish
 from worker.rows.due import DueRows, take_due
 from worker.rows.record import HINT_GRACE
@@ -27,7 +27,7 @@ def sweep(runtime: Runtime, app: Celery) -> DueRows:
     """Offer what is due to the queues that have room; returns what was offered."""
     try:
         runtime.gate.check()
-    except RateLimitedError:
+    except PausedError:
         return {}
     steps = steps_with_room(backlog(app))
     if not steps:

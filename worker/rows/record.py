@@ -82,6 +82,8 @@ def _apply_problem(row: Connection, verdict: Verdict) -> None:
         row.error_advice = verdict.problem.advice
     if not verdict.is_retry:
         row.attempts = 0
+    elif not verdict.is_counted:
+        row.attempts = max(row.attempts - 1, 0)
 
 
 def _apply_wait(row: Connection, verdict: Verdict, now: datetime, *, overtaken: bool) -> None:

@@ -14,7 +14,7 @@ from sqlmodel import col, select
 
 from foundation.database import utc_now
 from models import AttemptOutcome, Connection, State, Step
-from worker.errors import InternalError, NotFoundError, ProvisioningError, RateLimitedError
+from worker.errors import InternalError, NotFoundError, PausedError, ProvisioningError, RateLimitedError
 from worker.retry import retry_delay
 from worker.rows.claims import claim, note_intent
 from worker.rows.record import record
@@ -109,7 +109,7 @@ def _guarded(runtime: Runtime, step: Step, call: "StepCall", claimed: Claim) -> 
 
 
 def _on_error(runtime: Runtime, step: Step, claimed: Claim, error: ProvisioningError) -> Verdict:
-    if isinstance(error, RateLimitedError):
+    if isinstance(error, RateLimitedError) and not isinstance(error, PausedError):
         runtime.gate.pause(retry_delay(claimed.connection.attempts, retry_after_s=error.retry_after_s))
     verdict = verdict_on_error(claimed, error, runtime.policy)
     if step is Step.CREATE:
@@ -121,7 +121,7 @@ def _poll_all(runtime: Runtime, step: Step, claims: Sequence[Claim]) -> Iterator
     """Read all syncs together and judge each."""
     try:
         runtime.gate.check()
-    except RateLimitedError as exc:
+    except PausedError as exc:
         yield [(claimed, _on_error(runtime, step, claimed, exc)) for claimed in claims]
         return
     watched = _watched(runtime, poll.due_streams(claims))

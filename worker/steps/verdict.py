@@ -47,6 +47,8 @@ class Verdict:
     outcome: AttemptOutcome = AttemptOutcome.SUCCEEDED
     is_eventful: bool = True
     """Whether it is worth a row in the history of attempts."""
+    is_counted: bool = True
+    """Whether it brings the connection nearer to being parked."""
 
     @property
     def is_retry(self) -> bool:
@@ -72,14 +74,21 @@ def verdict_on_error(claim: Claim, error: ProvisioningError, policy: RetryPolicy
 def _try_again(
     connection: Connection, error: TransientError, problem: Problem, policy: RetryPolicy
 ) -> Verdict:
-    parked = connection.attempts >= policy.max_attempts
+    was_told_when = bool(error.retry_after_s)  # who is told to come back later does not wear out
+    parked = not was_told_when and connection.attempts >= policy.max_attempts
     wait = (
         jittered(policy.parked_pace)
         if parked
         else retry_delay(connection.attempts, retry_after_s=error.retry_after_s)
     )
     why = f"parked after {connection.attempts} attempts" if parked else "to be tried again"
-    return Verdict(why=why, wait=wait, problem=problem, outcome=AttemptOutcome.TRANSIENT)
+    return Verdict(
+        why=why,
+        wait=wait,
+        problem=problem,
+        outcome=AttemptOutcome.TRANSIENT,
+        is_counted=not was_told_when,
+    )
 
 
 def _give_up(connection: Connection, problem: Problem, policy: RetryPolicy) -> Verdict:
