@@ -5,15 +5,12 @@ from uuid import UUID
 
 import structlog
 from celery import Celery
-from kombu.exceptions import OperationalError
 
 from engine.backfill.reader import Reader
-from engine.hints import PURGE, READ, SWEEP, new_celery, send
+from engine.hints import BROKER_ERRORS, IDS_PER_MESSAGE, PURGE, READ, SWEEP, new_celery, send
 from engine.sweep import erase_removed, find_due, forget_keys
 from foundation.database import utc_now
 from foundation.queue import Role
-
-PER_MESSAGE = 8
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +31,7 @@ def create_celery(broker_url: str, reader: Reader) -> Celery:
         due = find_due(reader.database, utc_now())
         if due:
             log.info("engine.swept", due=len(due))
-        hint(app, [due[start : start + PER_MESSAGE] for start in range(0, len(due), PER_MESSAGE)])
+        hint(app, [due[start : start + IDS_PER_MESSAGE] for start in range(0, len(due), IDS_PER_MESSAGE)])
 
     @app.task(name=PURGE)
     def purge(_sync_ids: list[str] | None = None) -> None:
@@ -52,5 +49,5 @@ def hint(app: Celery, messages: Sequence[Sequence[UUID]]) -> None:
     try:
         for ids in messages:
             send(app, READ, ids)
-    except (OperationalError, OSError) as exc:
+    except BROKER_ERRORS as exc:
         log.warning("hint.not_sent", error=type(exc).__name__)

@@ -47,4 +47,4 @@ class InvalidError(ApiError):
 
 class DeadlineError(ApiError):
     def __init__(self) -> None:
-        super().__init__(504, "Timeout: nothing was created, the request may be repeated")
+        super().__init__(504, "Timeout: nothing was changed, the request may be repeated")

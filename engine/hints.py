@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 from uuid import UUID
@@ -9,7 +10,8 @@ from uuid import UUID
 import structlog
 from celery import Celery
 from kombu import Exchange, Queue
-from kombu.exceptions import OperationalError
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
 
 from foundation.queue import Role, celery_settings
 
@@ -21,7 +23,10 @@ MAINTENANCE_QUEUE: Final = "engine.maintenance"
 ROUTES: Final = {READ: BACKFILL_QUEUE, SWEEP: MAINTENANCE_QUEUE, PURGE: MAINTENANCE_QUEUE}
 QUEUES: Final = (BACKFILL_QUEUE, MAINTENANCE_QUEUE)
 
+BROKER_ERRORS: Final = (KombuError, RedisError, OSError)
 IDS_PER_MESSAGE: Final = 8
+LINGER_S: Final = 0.02
+"""A burst of requests shares its messages; each would cost as much as the request itself."""
 WAITING: Final = 10_000
 """Hints kept in memory while the broker is slow; beyond, the sweep is quicker anyway."""
 
@@ -75,6 +80,7 @@ class Relay:
 
     def _run(self) -> None:
         while (hint := self._waiting.get()) is not None:
+            time.sleep(LINGER_S)
             for task, ids in batches([hint, *self._drain()]):
                 self._send(task, ids)
 
@@ -90,7 +96,7 @@ class Relay:
     def _send(self, task: str, ids: Sequence[UUID]) -> None:
         try:
             send(self._app, task, ids)
-        except (OperationalError, OSError) as exc:
+        except BROKER_ERRORS as exc:
             log.warning("hint.not_sent", task=task, count=len(ids), error=type(exc).__name__)
 
 

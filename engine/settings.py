@@ -5,6 +5,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import SettingsError as SourceError
 
 from foundation.vault import Vault
 
@@ -66,6 +67,8 @@ class Settings(BaseSettings):
         """Read the environment, or say in one sentence per variable what is missing or wrong."""
         try:
             return cls()
+        except SourceError as exc:
+            raise SettingsError(f"{PREFIX}*: {exc}") from None
         except ValidationError as exc:
             errors = exc.errors(include_input=False)
         raise SettingsError("; ".join(f"{_variable(error['loc'])}: {error['msg']}" for error in errors))

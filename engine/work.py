@@ -8,13 +8,12 @@ from typing import Final
 import structlog
 from celery import Celery
 from celery.signals import task_prerun, worker_shutting_down
-from kombu.exceptions import OperationalError
 
 from engine.app import create_celery
 from engine.backfill.fetch import new_client
 from engine.backfill.pace import Pace
 from engine.backfill.reader import Reader
-from engine.hints import PURGE, QUEUES, SWEEP, new_celery, send
+from engine.hints import BROKER_ERRORS, PURGE, QUEUES, SWEEP, new_celery, send
 from engine.providers.catalogue import load_catalogue
 from engine.schema import open_database
 from engine.sealing import Safe
@@ -90,7 +89,7 @@ class Clock:
             if time.monotonic() - self._last_purge_at > PURGE_EVERY_S:
                 send(self._app, PURGE, [], expires_s=PURGE_EVERY_S)
                 self._last_purge_at = time.monotonic()
-        except (OperationalError, OSError) as exc:
+        except BROKER_ERRORS as exc:
             log.warning("tick.not_sent", error=type(exc).__name__)
             return False
         return True

@@ -41,7 +41,7 @@ def create_app(
     stopping: threading.Event | None = None,
 ) -> FastAPI:
     """The Management API; `hints` and `transport` replace the broker and the way to the providers."""
-    relay = None if hints else Relay(new_celery(settings.broker_url.get_secret_value(), Role.PUBLISHER))
+    relay = hints or Relay(new_celery(settings.broker_url.get_secret_value(), Role.PUBLISHER))
     stop = stopping or threading.Event()
 
     @asynccontextmanager
@@ -56,17 +56,17 @@ def create_app(
             safe=Safe(vault),
             catalogue=load_catalogue(settings.providers),
             accounts=accounts,
-            hints=hints or relay,  # type: ignore[arg-type]  # one of them is there
+            hints=relay,
             request_deadline_s=settings.request_deadline_s,
             is_stopping=stop.is_set,
         )
-        if relay:
+        if isinstance(relay, Relay):
             relay.start()
         try:
             yield
         finally:
             stop.set()
-            if relay:
+            if isinstance(relay, Relay):
                 relay.stop()
             await accounts.aclose()
             database.dispose()

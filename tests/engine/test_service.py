@@ -53,6 +53,7 @@ def test_settings(environment: dict[str, str]) -> None:
         ("GANGWAY_ENGINE_DATABASE_URL", None),
         ("GANGWAY_ENGINE_BROKER_URL", "amqp://guest:hunter2@somewhere"),
         ("GANGWAY_ENGINE_TOKENS", "hunter2"),
+        ("GANGWAY_ENGINE_TOKENS", '["hunter2'),
         ("GANGWAY_ENGINE_REQUEST_DEADLINE_S", "-1"),
     ],
 )
@@ -123,3 +124,23 @@ def test_relay_survives_a_broker_that_is_down(relay: Relay, monkeypatch: pytest.
         assert tried.acquire(timeout=5)
 
     assert time.monotonic() - started < 1
+
+
+def test_relay_outlives_a_refused_connection(relay: Relay) -> None:
+    """The real path to a broker that is not there leaves the thread alive for the next hint."""
+    for _ in range(2):
+        relay.give(READ, [uuid4()])
+
+    relay.stop(timeout_s=10)
+
+    assert relay._waiting.empty()
+
+
+def test_malformed_nested_settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that is not the JSON it should be ends in one sentence too."""
+    monkeypatch.setenv("GANGWAY_ENGINE_PROVIDERS", "{hunter2")
+
+    with pytest.raises(SettingsError, match="providers") as caught:
+        Settings.from_environment()
+
+    assert "hunter2" not in str(caught.value)
