@@ -108,6 +108,7 @@ def _sqlite_engine(url: URL, *, pool_size: int) -> Engine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=SQLITE_BUSY_TIMEOUT_S,
+        hide_parameters=True,  # they are a customer's data, and errors are logged
         connect_args={"timeout": SQLITE_BUSY_TIMEOUT_S, "check_same_thread": False, "isolation_level": None},
     )
 
@@ -130,4 +131,6 @@ def _sqlite_engine(url: URL, *, pool_size: int) -> Engine:
 def _postgresql_engine(url: URL, *, pool_size: int) -> Engine:
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
-    return create_engine(url, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=True)
+    return create_engine(
+        url, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=True, hide_parameters=True
+    )

