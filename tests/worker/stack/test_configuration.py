@@ -148,7 +148,7 @@ def test_generated_keys_are_usable(configured: Configured) -> None:
 
 def test_starting_afresh_touches_nothing_else(tmp_path: Path, configured: Configured) -> None:
     """Only what a stack makes is removed, so that a wrong --data-dir costs nobody a file."""
-    write_env_file(tmp_path / STACK_FILE, configured().kept)
+    write_env_file(configured().env_file, configured().kept)
     made = [
         tmp_path / name for name in ("gangway.db", "gangway.db-wal", "engine.db", "logs/web.log", "redis/aof")
     ]
