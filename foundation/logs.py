@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
@@ -14,7 +15,7 @@ SECRET_KEYS: Final = re.compile(
 )
 SECRET_VALUES: Final = re.compile(
     r"\b(?:[sr]k_(?:live|test)_\w{6,}|whsec_[\w+/=]{6,}|Bearer\s+[\w.~+/=-]{6,})"
-    r"|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"  # user:password in a URL
+    r"|(?<=://)[^/\s:@]*:[^/\s]+(?=@)"  # user:password in a URL
 )
 NOISY: Final = (
     "alembic",
@@ -62,24 +63,34 @@ def configure_logs(level: str = "INFO", *, service: str) -> None:
 
 
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Mask values whose key names a secret, and anything that looks like one inside text."""
+    """Mask values whose key names a secret, and anything that looks like one inside text, however deep."""
     for key, value in event.items():
-        if SECRET_KEYS.search(key) and value is not None:
-            event[key] = MASK
-        elif isinstance(value, str):
-            event[key] = SECRET_VALUES.sub(MASK, value)
+        event[key] = _masked(key, value)
     return event
+
+
+def _masked(key: str, value: object) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return MASK if value is not None and SECRET_KEYS.search(key) else value
+    if SECRET_KEYS.search(key):
+        return MASK
+    if isinstance(value, Mapping):
+        return {str(name): _masked(str(name), inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_masked(key, inner) for inner in value]
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    return SECRET_VALUES.sub(MASK, str(value))  # str: exceptions and URLs carry secrets too
 
 
 def _rendering(*, for_people: bool) -> list[Processor]:
     if for_people:
         plain = structlog.dev.plain_traceback  # the rich one prints local variables, and so secrets
-        return [mask_secrets, structlog.dev.ConsoleRenderer(exception_formatter=plain)]
-    return [
-        structlog.processors.format_exc_info,
-        mask_secrets,
-        structlog.processors.JSONRenderer(default=str),
-    ]
+        renderer: Processor = structlog.dev.ConsoleRenderer(exception_formatter=plain)
+    else:
+        renderer = structlog.processors.JSONRenderer(default=str)
+    # the traceback becomes text before the masking, so that it is masked too
+    return [structlog.processors.format_exc_info, mask_secrets, renderer]
 
 
 def _named(service: str) -> Processor:
