@@ -26,7 +26,7 @@ def addresses(config: Configuration) -> list[Address]:
     if config.scope.engine:
         url = config.url_of("engine")
         rows.append(("Management API", f"{url}/v1", "Bearer GANGWAY_API_TOKEN"))
-        rows.append(("its documentation", f"{url}/docs", "open"))
+        rows.append(("Management API docs", f"{url}/docs", "open"))
     elif config.scope.worker:
         rows.append(
             ("Management API", config.value_of("GANGWAY_API_URL"), "not started here: set from outside")
@@ -39,7 +39,7 @@ def _worker_addresses(config: Configuration) -> list[Address]:
     return [
         ("webhooks", f"{web}/webhooks/app", "signed; try gangway send"),
         ("status", f"{web}/v1/tenants", "Bearer GANGWAY_OPERATOR_TOKEN; or gangway status"),
-        ("its documentation", f"{web}/docs", "open"),
+        ("status API docs", f"{web}/docs", "open"),
         ("Flower", config.url_of("flower"), "user operator, password GANGWAY_OPERATOR_TOKEN"),
     ]
 
