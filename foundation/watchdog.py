@@ -26,7 +26,8 @@ WaitingMessages = Callable[[], int]
 class Progress:
     """When tasks last began or ended, and how many run. Written by task threads, read by the watchdog."""
 
-    moved_at: float = field(default_factory=time.monotonic)
+    moved_at: float
+    clock: Callable[[], float] = time.monotonic
     running: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -39,7 +40,7 @@ class Progress:
     def _move(self, change: int) -> None:
         with self._lock:
             self.running += change
-            self.moved_at = time.monotonic()
+            self.moved_at = self.clock()
 
 
 def is_stalled(progress: Progress, *, waiting: int, since_idle_s: float, limit_s: float) -> bool:
@@ -58,7 +59,7 @@ class Watchdog:
         end: Callable[[int], object] = os._exit,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.progress = Progress(moved_at=clock())
+        self.progress = Progress(moved_at=clock(), clock=clock)
         self._waiting = waiting
         self._limit_s = limit_s
         self._end = end

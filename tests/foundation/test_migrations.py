@@ -1,0 +1,99 @@
+"""Migrations: they say the same as the models, and any number of processes may apply them at once."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import inspect, text
+
+from foundation.database import Database
+from foundation.migrations import differences, is_current, upgrade
+from models import MIGRATIONS, Row
+
+UPGRADE = (
+    "import sys; from foundation.database import Database; from foundation.migrations import upgrade;"
+    "from models import MIGRATIONS; upgrade(Database(sys.argv[1]), MIGRATIONS)"
+)
+TABLES = {"tenant", "connection", "inbound_event", "transition", "attempt"}
+
+
+@pytest.fixture
+def empty(empty_database_url: str) -> Iterator[Database]:
+    database = Database(empty_database_url)
+    yield database
+    database.dispose()
+
+
+def tables(database: Database) -> set[str]:
+    return set(inspect(database.engine).get_table_names()) - {"alembic_version"}
+
+
+def test_models_and_migrations_agree(database: Database) -> None:
+    """A migrated database has what the models say, and nothing a new migration would have to change."""
+    assert differences(database, Row.metadata) == []
+    assert tables(database) == TABLES == set(Row.metadata.tables)
+
+
+def test_difference_is_noticed(empty: Database) -> None:
+    """The comparison is no formality: a missing column is found."""
+    upgrade(empty, MIGRATIONS)
+    with empty.write() as session:
+        session.execute(text("ALTER TABLE attempt DROP COLUMN error_message"))
+
+    assert differences(empty, Row.metadata)
+
+
+def test_is_current_only_once_migrated(empty: Database) -> None:
+    """An empty database is not current, a migrated one is."""
+    assert not is_current(empty, MIGRATIONS)
+
+    upgrade(empty, MIGRATIONS)
+
+    assert is_current(empty, MIGRATIONS)
+
+
+def test_upgrading_again_changes_nothing(database: Database) -> None:
+    """Every start may upgrade."""
+    upgrade(database, MIGRATIONS)
+
+    assert is_current(database, MIGRATIONS)
+
+
+def test_processes_may_upgrade_at_once(empty: Database) -> None:
+    """Several processes that start together on an empty database all end well, with one schema."""
+    url = empty.url.render_as_string(hide_password=False)
+    command = [sys.executable, "-c", UPGRADE, url]
+
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    outcomes = [(process.communicate(timeout=60)[1], process.returncode) for process in processes]
+
+    assert [status for _, status in outcomes] == [0] * 4, outcomes
+    assert is_current(empty, MIGRATIONS)
+    assert tables(empty) == TABLES
+
+
+def test_threads_may_upgrade_at_once(empty_database_url: str) -> None:
+    """So do several threads with databases of their own, as in a web process and a test."""
+    databases = [Database(empty_database_url) for _ in range(3)]
+
+    with ThreadPoolExecutor(3) as threads:
+        for done in [threads.submit(upgrade, each, MIGRATIONS) for each in databases]:
+            done.result(timeout=60)
+
+    assert is_current(databases[0], MIGRATIONS)
+    for each in databases:
+        each.dispose()
+
+
+def test_failed_migration_leaves_nothing(empty: Database) -> None:
+    """A migration that breaks halfway leaves the schema as it was."""
+    with empty.write() as session:
+        session.execute(text("CREATE TABLE attempt (id INTEGER)"))  # in the way of the real one
+
+    with pytest.raises(Exception, match="already exists"):
+        upgrade(empty, MIGRATIONS)
+
+    assert tables(empty) == {"attempt"}
+    assert not is_current(empty, MIGRATIONS)
