@@ -7,7 +7,7 @@ from tests.e2e.services import Stranger
 pytestmark = pytest.mark.e2e
 
 CUSTOMERS = [f"org_{number}" for number in range(20)]
-QUICK = ("--backfill-min-s", "0.5", "--backfill-max-s", "2")
+QUICK = ("--backfill-min-s", "0.3", "--backfill-max-s", "1")
 DIALECTS = {
     "as documented": (),
     "another dialect": (

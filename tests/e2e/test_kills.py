@@ -1,0 +1,180 @@
+"""Workers that are killed, replies that are lost, a broker that forgets: never twice, never lost.
+
+Two workers and two beats run throughout, as every process may be doubled.
+"""
+
+import logging
+import random
+import signal
+import time
+from collections.abc import Iterator
+from itertools import chain, pairwise
+
+import pytest
+import redis
+
+from tests.e2e.conftest import NewMachine
+from tests.e2e.harness import Process
+from tests.e2e.services import Stranger
+
+pytestmark = pytest.mark.e2e
+log = logging.getLogger(__name__)  # --log-cli-level=INFO shows the figures
+
+SEED = 20
+KILLS = 4
+SETTLE_S = 3
+RETRY_AFTER_S = 1
+API = ("--latency-ms", "20", "--backfill-min-s", "0.3", "--backfill-max-s", "1", "--seed", str(SEED))
+HEALTHY = {"lose_reply": 0, "late_commit": 0, "rate_429": 0, "fail_500": 0, "reset": 0, "only": []}
+CREATES = ["POST /v1/syncs"]
+FAULTS = {
+    "every reply to a create is lost": {"lose_reply": 1, "only": CREATES},
+    "every create is committed late": {"late_commit": 1, "late_commit_s": SETTLE_S - 1, "only": CREATES},
+    "anything may fail or be lost": {"fail_500": 0.07, "reset": 0.05, "lose_reply": 0.07},
+}
+
+
+@pytest.fixture(scope="module")
+def workers() -> list[Process]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def stranger(new_machine: NewMachine, workers: list[Process]) -> Stranger:
+    """A whole service; an API that needs 20 ms for an answer."""
+    stranger = Stranger.on(new_machine(), *API, create_settle_s=str(SETTLE_S), parked_retry_s="5")
+    workers += [stranger.gangway.add_worker(f"worker-{number}") for number in range(2)]
+    return stranger.start(*workers, stranger.gangway.add_beat("second-beat"))
+
+
+@pytest.fixture(autouse=True)
+def healed(stranger: Stranger) -> Iterator[None]:
+    yield
+    stranger.api.faults(**HEALTHY)
+
+
+def customers(name: str, count: int) -> list[str]:
+    return [f"{name}_{number}" for number in range(count)]
+
+
+def test_kills_lose_nothing_and_double_nothing(stranger: Stranger, workers: list[Process]) -> None:
+    """Killed in every phase, at random moments: all become ready, none ever had two syncs."""
+    moments = random.Random(SEED)  # noqa: S311  # repeatable
+    waves = {phase: customers(f"killed_{phase}", 50) for phase in ("credentials", "ready", "polls", "syncs")}
+    everyone = list(chain.from_iterable(waves.values()))
+    connections, at_kills = [], []
+
+    for phase, wave in waves.items():
+        before = progress(stranger)[phase]
+        connections += stranger.gangway.sign_up(wave)
+        stranger.machine.wait_until(lambda: progress(stranger)[phase] > before, f"more {phase}")  # noqa: B023
+        time.sleep(moments.uniform(0, 0.1))
+        for worker in workers:
+            worker.kill()
+        at_kills.append(progress(stranger))
+        for worker in workers:
+            worker.start()
+    took = stranger.gangway.wait_until_done(everyone, within_s=60)
+
+    log.info("at the kills: %s; all ready %.1f s after the last restart", at_kills, took)
+    assert max(at_kill["ready"] for at_kill in at_kills) < len(everyone)
+    assert stranger.has_one_sync_each(connections)
+
+
+@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS.keys())
+def test_faults_of_the_api_only_cost_time(
+    stranger: Stranger, faults: dict[str, object], request: pytest.FixtureRequest
+) -> None:
+    """While it lasts, and without it ever ending, all become ready with one sync each."""
+    ids = customers(request.node.name, 20)
+    stranger.api.faults(**faults)
+
+    connections = stranger.gangway.sign_up(ids)
+    took = stranger.gangway.wait_until_done(ids)
+
+    log.info("%s: all ready after %.1f s", request.node.name, took)
+    assert stranger.has_one_sync_each(connections)
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_a_limiting_api_is_left_in_peace(stranger: Stranger, form: str) -> None:
+    """After a 429 nobody calls before the time it names, and all go on soon after it."""
+    ids = customers(f"limited_{form}", 20)
+    began = time.time()
+    stranger.api.faults(rate_429=1, retry_after=form, retry_after_s=RETRY_AFTER_S)
+
+    connections = stranger.gangway.sign_up(ids)
+    stranger.machine.wait_until(lambda: len(bursts(refusals(stranger, began))) > 1, "two rounds of 429")
+    stranger.api.faults(**HEALTHY)
+    took = stranger.gangway.wait_until_done(ids)
+
+    rounds = bursts(refusals(stranger, began))
+    log.info("429 with %s: %s requests, all ready %.1f s later", form, [len(r) for r in rounds], took)
+    assert all(later[0] - sooner[-1] >= RETRY_AFTER_S for sooner, later in pairwise(rounds))
+    assert stranger.has_one_sync_each(connections)
+
+
+def test_a_worker_told_to_stop_does_so_soon(stranger: Stranger, workers: list[Process]) -> None:
+    """Told to stop while it works, it ends in seconds, and what it left is done by the others."""
+    ids = customers("stopped", 60)
+
+    connections = stranger.gangway.sign_up(ids)
+    await_progress(stranger)
+    took = [worker.terminate() for worker in workers]
+    for worker in workers:
+        worker.start()
+    rest = stranger.gangway.wait_until_done(ids)
+
+    log.info("workers ended after %s s; all ready %.1f s later", took, rest)
+    assert max(took) < 10
+    assert stranger.has_one_sync_each(connections)
+
+
+def test_a_broker_that_forgets_everything_costs_only_time(stranger: Stranger, workers: list[Process]) -> None:
+    """FLUSHALL while messages wait: the rows know what is to be done."""
+    ids = customers("forgotten", 40)
+
+    with redis.Redis.from_url(stranger.redis.url) as client:
+        for worker in workers:
+            worker.signal(signal.SIGSTOP)
+        connections = stranger.gangway.sign_up(ids)
+        stranger.machine.wait_until(lambda: client.llen("onboarding"), "messages wait")
+        client.flushall()
+        for worker in workers:
+            worker.signal(signal.SIGCONT)
+    took = stranger.gangway.wait_until_done(ids)
+
+    log.info("all ready %.1f s after FLUSHALL", took)
+    assert stranger.has_one_sync_each(connections)
+
+
+def await_progress(stranger: Stranger) -> None:
+    """Wait until some worker calls the API again."""
+
+    def requests() -> int:
+        return sum(stranger.api.stats()["requests"].values())
+
+    before = requests()
+    stranger.machine.wait_until(lambda: requests() > before, "somebody works")
+
+
+def progress(stranger: Stranger) -> dict[str, int]:
+    stats = stranger.api.stats()
+    ready = sum(tenant["state"] == "ready" for tenant in stranger.gangway.tenants().values())
+    polls = stats["requests"].get("GET /v1/syncs", 0)
+    return {"credentials": stats["credentials"], "syncs": stats["syncs"], "polls": polls, "ready": ready}
+
+
+def refusals(stranger: Stranger, since: float) -> list[float]:
+    """When requests met a 429."""
+    return [entry["at"] for entry in stranger.api.log() if entry["status"] == 429 and entry["at"] > since]
+
+
+def bursts(moments: list[float]) -> list[list[float]]:
+    """Moments in groups: what was under way together when the first 429 came."""
+    groups: list[list[float]] = []
+    for moment in moments:
+        if not groups or moment - groups[-1][0] > RETRY_AFTER_S / 2:
+            groups.append([])
+        groups[-1].append(moment)
+    return groups
