@@ -93,9 +93,10 @@ class TenantState(StrEnum):
 
 def tenant_state(states: Iterable[State]) -> TenantState:
     """The worst news first: a tenant is ready when all of its connections are."""
-    present = set(states) - {State.REMOVED}
+    every = set(states)
+    present = every - {State.REMOVED}
     if not present:
-        return TenantState.REMOVED if states else TenantState.AWAITING_CREDENTIAL
+        return TenantState.REMOVED if every else TenantState.AWAITING_CREDENTIAL
     for state, verdict in TENANT_PRECEDENCE:
         if state in present:
             return verdict
