@@ -1,0 +1,121 @@
+"""What is missing or wrong when customers sign up: they are accepted all the same, and come aboard later."""
+
+import logging
+import signal
+import time
+from collections.abc import Iterable
+
+import pytest
+
+from tests.e2e.conftest import NewMachine
+from tests.e2e.harness import Process
+from tests.e2e.peers import ContractApi
+from tests.e2e.services import Stranger
+
+pytestmark = pytest.mark.e2e
+log = logging.getLogger(__name__)
+
+API = ("--backfill-min-s", "0.3", "--backfill-max-s", "1")
+FAST_S = 0.9
+
+
+@pytest.fixture(scope="module")
+def stranger(new_machine: NewMachine) -> Stranger:
+    """Everything but the Management API."""
+    stranger = Stranger.on(new_machine(), *API, create_settle_s="3")
+    stranger.gangway.beat.start()
+    stranger.gangway.start_web()
+    return stranger
+
+
+@pytest.fixture(scope="module")
+def worker(stranger: Stranger) -> Process:
+    return stranger.gangway.add_worker("worker").start()
+
+
+def test_the_api_is_down_at_first(stranger: Stranger, worker: Process) -> None:
+    """Signups wait, with the reason on show, until the API comes up."""
+    ids = customers("early")
+
+    connections = stranger.gangway.sign_up(ids)
+    wait_for_code(stranger, ids, "api_unavailable")
+    stranger.api.start()
+    took = stranger.gangway.wait_until_done(ids)
+
+    log.info("all ready %.1f s after the API came up", took)
+    assert stranger.has_one_sync_each(connections)
+
+
+def test_the_broker_is_down_at_intake(api: ContractApi, stranger: Stranger, worker: Process) -> None:
+    """The answer is 202 and fast all the same; when the broker is back, the work is done."""
+    ids = customers("brokerless")
+    stranger.redis.process.kill()
+
+    slowest = sign_up_one_by_one(stranger, ids)
+    stranger.redis.start()
+    took = stranger.gangway.wait_until_done(ids)
+
+    log.info("slowest answer %.3f s; all ready %.1f s after the broker came back", slowest, took)
+    assert slowest < FAST_S
+
+
+def test_the_broker_is_frozen_at_intake(api: ContractApi, stranger: Stranger, worker: Process) -> None:
+    """A broker that takes connections and never answers holds up nobody either."""
+    ids = customers("frozen")
+    stranger.redis.process.signal(signal.SIGSTOP)
+
+    slowest = sign_up_one_by_one(stranger, ids)
+    stranger.redis.process.signal(signal.SIGCONT)
+    took = stranger.gangway.wait_until_done(ids)
+
+    log.info("slowest answer %.3f s; all ready %.1f s after the broker thawed", slowest, took)
+    assert slowest < FAST_S
+
+
+def test_our_own_token_is_wrong(api: ContractApi, stranger: Stranger, worker: Process) -> None:
+    """No customer is blamed for our mistake: all wait, and a worker with the right token finishes them."""
+    ids = customers("locked_out")
+    worker.terminate()
+    worker.start(GANGWAY_API_TOKEN="not-the-token-of-this-api")
+
+    connections = stranger.gangway.sign_up(ids)
+    wait_for_code(stranger, ids, "api_token_rejected")
+    states = {stranger.gangway.tenants()[id_]["state"] for id_ in ids}
+    worker.terminate()
+    worker.start(GANGWAY_API_TOKEN=api.TOKEN)
+    took = stranger.gangway.wait_until_done(ids)
+
+    log.info("all ready %.1f s after the right token was set", took)
+    assert states == {"provisioning"}
+    assert stranger.has_one_sync_each(connections)
+
+
+@pytest.fixture
+def api(stranger: Stranger) -> ContractApi:
+    """The Management API, up by now."""
+    return stranger.api if stranger.api.process.is_running else stranger.api.start()
+
+
+def customers(name: str) -> list[str]:
+    return [f"{name}_{number}" for number in range(10)]
+
+
+def wait_for_code(stranger: Stranger, ids: Iterable[str], code: str) -> None:
+    """Wait until every one of these shows this problem."""
+
+    def shown() -> bool:
+        tenants = stranger.gangway.tenants()
+        errors = [tenants[id_]["connections"][0]["error"] for id_ in ids]
+        return all(error and error["code"] == code and error["advice"] for error in errors)
+
+    stranger.machine.wait_until(shown, f"all show {code}")
+
+
+def sign_up_one_by_one(stranger: Stranger, ids: Iterable[str]) -> float:
+    """Sign them up and return how long the slowest answer took."""
+    took = []
+    for external_id in ids:
+        began = time.monotonic()
+        stranger.gangway.sign_up([external_id])
+        took.append(time.monotonic() - began)
+    return max(took)
