@@ -123,7 +123,7 @@ def _check_webhook_secret(source: str, secret: SecretStr) -> None:
 
 
 def _explain(exc: ValidationError) -> str:
-    lines = ["Gangway is not configured. Set these, or run `gangway up`, which makes its own:"]
+    lines = ["Gangway cannot start with these settings (`gangway up` makes those that are missing):"]
     for error in exc.errors(include_input=False, include_url=False):
         name = PREFIX + "__".join(str(part) for part in error["loc"]).upper()
         lines.append(f"  {name}: {error['msg'].removeprefix('Value error, ')}")

@@ -1,18 +1,17 @@
-"""The processes of the worker, each in the foreground: for an orchestrator, or for `gangway up`."""
+"""The processes of the worker, each in the foreground: for an orchestrator, or for `gangway up`.
+
+Imports wait until a command needs them, so that every command starts, and can be interrupted, at once.
+"""
 
 import os
 import socket
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foundation.database import Database
-from foundation.logs import configure_logs
-from foundation.migrations import is_current, upgrade
-from foundation.queue import Role
-from models import MIGRATIONS
-from worker.settings import Settings, SettingsError, settings
+if TYPE_CHECKING:
+    from worker.settings import Settings
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
@@ -20,6 +19,10 @@ Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
 
 def migrate() -> None:
     """Bring the database schema up to date. Safe to run at any time, by any number of processes."""
+    from foundation.database import Database
+    from foundation.migrations import upgrade
+    from models import MIGRATIONS
+
     current = _prepared("migrate", needs_schema=False)
     database = Database(current.database_url.get_secret_value())
     upgrade(database, MIGRATIONS)
@@ -31,6 +34,7 @@ def web(host: Host = "127.0.0.1", port: Port = 8600) -> None:
     """Receive signup webhooks and answer where tenants stand."""
     import uvicorn
 
+    from foundation.queue import Role
     from worker.app import configure
     from worker.web import create_app
 
@@ -47,6 +51,7 @@ def work(
     name: Annotated[str, typer.Option(help="Name of this worker, unique per host.")] = "worker",
 ) -> None:
     """Do the work: capture credentials, create syncs, poll them."""
+    from foundation.queue import Role
     from worker.app import QUEUE_OF, configure
     from worker.runtime import close_runtime
     from worker.watch import watch_progress
@@ -71,6 +76,7 @@ def work(
 
 def beat() -> None:
     """Send the periodic sweep. Any number may run: a sweep more does no harm."""
+    from foundation.queue import Role
     from worker.app import configure
 
     current = _prepared("beat")
@@ -81,6 +87,7 @@ def beat() -> None:
 
 def flower(host: Host = "127.0.0.1", port: Port = 5555) -> None:
     """Show the queue in Flower, behind a login: user `operator`, password the operator token."""
+    from foundation.queue import Role
     from worker.app import configure
 
     current = _prepared("flower")
@@ -90,19 +97,23 @@ def flower(host: Host = "127.0.0.1", port: Port = 5555) -> None:
     app.start(["flower", f"--address={host}", f"--port={port}", "--max_tasks=10000", "--logging=warning"])
 
 
-def _prepared(service: str, *, needs_schema: bool = True) -> Settings:
+def _prepared(service: str, *, needs_schema: bool = True) -> "Settings":
     """Settings read and logs set up; without a current schema there is nothing to do but say so."""
-    try:
-        current = settings()
-    except SettingsError as exc:
-        sys.exit(str(exc))
+    from foundation.logs import configure_logs
+    from worker.settings import settings
+
+    current = settings()
     configure_logs(current.log_level, service=service)
     if needs_schema:
         _check_schema(current)
     return current
 
 
-def _check_schema(current: Settings) -> None:
+def _check_schema(current: "Settings") -> None:
+    from foundation.database import Database
+    from foundation.migrations import is_current
+    from models import MIGRATIONS
+
     database = Database(current.database_url.get_secret_value())
     current_schema = is_current(database, MIGRATIONS)
     database.dispose()

@@ -70,6 +70,7 @@ def judge(claim: Claim, sync: RemoteSync, *, now: datetime, health_pace: timedel
             or connection.initial_backfill_completed_at,
         },
         problem=problem,
+        outcome=AttemptOutcome.PERMANENT if target is State.FAILED else AttemptOutcome.SUCCEEDED,
         is_eventful=target is not connection.state,
     )
 
