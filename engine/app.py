@@ -1,13 +1,12 @@
 """The engine's Celery app: its tasks are thin edges, ids in and nothing out."""
 
-from collections.abc import Sequence
 from uuid import UUID
 
 import structlog
 from celery import Celery
 
 from engine.backfill.reader import Reader
-from engine.hints import BROKER_ERRORS, IDS_PER_MESSAGE, PURGE, READ, SWEEP, new_celery, send
+from engine.hints import PURGE, READ, SWEEP, new_celery, publish
 from engine.sweep import erase_removed, find_due, forget_keys
 from foundation.database import utc_now
 from foundation.queue import Role
@@ -23,7 +22,8 @@ def create_celery(broker_url: str, reader: Reader) -> Celery:
     def read(progress_ids: list[str]) -> None:
         """Read some pages of each. Running it again is harmless."""
         unfinished = reader.read([UUID(each) for each in progress_ids])
-        hint(app, [[each] for each in unfinished])
+        for each in unfinished:  # apart, so that other workers may take some
+            publish(app, READ, [each])
 
     @app.task(name=SWEEP)
     def sweep() -> None:
@@ -31,7 +31,7 @@ def create_celery(broker_url: str, reader: Reader) -> Celery:
         due = find_due(reader.database, utc_now())
         if due:
             log.info("engine.swept", due=len(due))
-        hint(app, [due[start : start + IDS_PER_MESSAGE] for start in range(0, len(due), IDS_PER_MESSAGE)])
+        publish(app, READ, due)
 
     @app.task(name=PURGE)
     def purge(_sync_ids: list[str] | None = None) -> None:
@@ -42,12 +42,3 @@ def create_celery(broker_url: str, reader: Reader) -> Celery:
             log.info("engine.purged", syncs=erased)
 
     return app
-
-
-def hint(app: Celery, messages: Sequence[Sequence[UUID]]) -> None:
-    """Send hints; those the broker does not take are found by a later sweep."""
-    try:
-        for ids in messages:
-            send(app, READ, ids)
-    except BROKER_ERRORS as exc:
-        log.warning("hint.not_sent", error=type(exc).__name__)

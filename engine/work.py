@@ -13,11 +13,12 @@ from engine.app import create_celery
 from engine.backfill.fetch import new_client
 from engine.backfill.pace import Pace
 from engine.backfill.reader import Reader
-from engine.hints import BROKER_ERRORS, PURGE, QUEUES, SWEEP, new_celery, send
+from engine.hints import PURGE, QUEUES, SWEEP, new_celery, send
 from engine.providers.catalogue import load_catalogue
 from engine.schema import open_database
 from engine.sealing import Safe
 from engine.settings import Settings
+from foundation.hints import BROKER_ERRORS
 from foundation.queue import Role
 
 SWEEP_EVERY_S: Final = 1.0

@@ -13,13 +13,14 @@ from engine.api import consumers, credentials, failures, probes, streams, syncs
 from engine.api.arrival import Arrival
 from engine.api.caller import Services
 from engine.api.shapes import Failure
-from engine.hints import Hints, Relay, new_celery
+from engine.hints import Hints
+from engine.hints import relay as new_relay
 from engine.providers.catalogue import load_catalogue
 from engine.providers.identity import Accounts
 from engine.schema import open_database
 from engine.sealing import Safe
 from engine.settings import Settings
-from foundation.queue import Role
+from foundation.hints import Relay
 
 ABOUT: Final = """
 Captures credentials, runs syncs that fill streams, and hands the records to consumers.
@@ -41,7 +42,7 @@ def create_app(
     stopping: threading.Event | None = None,
 ) -> FastAPI:
     """The Management API; `hints` and `transport` replace the broker and the way to the providers."""
-    relay = hints or Relay(new_celery(settings.broker_url.get_secret_value(), Role.PUBLISHER))
+    relay = hints or new_relay(settings.broker_url.get_secret_value())
     stop = stopping or threading.Event()
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The pure decisions: health, verdicts, waits, paging, providers' files, batches of hints."""
+"""The pure decisions: health, verdicts, waits, paging, providers' files."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,6 @@ from engine.backfill.outcome import is_looping
 from engine.backfill.pace import Pace
 from engine.backfill.verdict import Failure, judge, retry_after, wait_s
 from engine.health import PATIENCE, Health, HealthStatus, Reading, Trouble, TroubleCode, decide, since
-from engine.hints import IDS_PER_MESSAGE, batches
 from engine.providers.catalogue import FILES, Provider, RateLimit, load_catalogue, read_provider
 from engine.providers.paging import LastId
 from engine.providers.records import UnreadableAnswerError, dig, instant, read_page
@@ -188,12 +187,3 @@ def test_pace_keeps_the_limit() -> None:
     assert waits[:2] == [0, 0]
     assert 9 < waits[2] <= 10.1
     assert pace.wait_s(uuid4(), limit) == 0
-
-
-def test_batches() -> None:
-    """Few messages with several ids each, one task per message."""
-    ids = [uuid4() for _ in range(IDS_PER_MESSAGE + 1)]
-
-    sent = list(batches([*(("read", each) for each in ids), ("purge", ids[0])]))
-
-    assert sent == [("read", ids[:IDS_PER_MESSAGE]), ("read", ids[IDS_PER_MESSAGE:]), ("purge", ids[:1])]

@@ -1,23 +1,14 @@
 """Settings, schema and the relay: what decides whether a process starts, and what never holds it up."""
 
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-from celery import Celery
-from kombu.exceptions import OperationalError
 
-from engine import hints
-from engine.hints import READ, Relay, new_celery
 from engine.schema import MIGRATIONS, SchemaError, open_database
 from engine.settings import Settings, SettingsError
 from engine.tables import Row
 from foundation.database import Database
 from foundation.migrations import differences, is_current
-from foundation.queue import Role
 from foundation.vault import generate_key
 
 
@@ -81,59 +72,6 @@ def test_models_and_migrations_agree(database: Database) -> None:
     """On both databases, and the schema is current."""
     assert is_current(database, MIGRATIONS)
     assert list(differences(database, Row.metadata)) == []
-
-
-@pytest.fixture
-def relay() -> Iterator[Relay]:
-    relay = Relay(new_celery("redis://127.0.0.1:1/0", Role.PUBLISHER))
-    relay.start()
-    yield relay
-    relay.stop()
-
-
-def test_relay_sends_what_it_is_given(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every hint reaches the broker, in few messages."""
-    sent: list[object] = []
-    done = threading.Event()
-    ids = [uuid4() for _ in range(20)]
-
-    def send(_app: Celery, task: str, some: list[object]) -> None:
-        sent.extend(some)
-        if len(sent) == len(ids):
-            done.set()
-
-    monkeypatch.setattr(hints, "send", send)
-    relay.give(READ, ids)
-
-    assert done.wait(5)
-    assert sent == ids
-
-
-def test_relay_survives_a_broker_that_is_down(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Giving a hint never waits and never raises, and the next one is tried again."""
-    tried = threading.Semaphore(0)
-
-    def refuse(*_: object) -> None:
-        tried.release()
-        raise OperationalError("refused")
-
-    monkeypatch.setattr(hints, "send", refuse)
-    started = time.monotonic()
-    for _ in range(2):
-        relay.give(READ, [uuid4()])
-        assert tried.acquire(timeout=5)
-
-    assert time.monotonic() - started < 1
-
-
-def test_relay_outlives_a_refused_connection(relay: Relay) -> None:
-    """The real path to a broker that is not there leaves the thread alive for the next hint."""
-    for _ in range(2):
-        relay.give(READ, [uuid4()])
-
-    relay.stop(timeout_s=10)
-
-    assert relay._waiting.empty()
 
 
 def test_malformed_nested_settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

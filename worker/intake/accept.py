@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote
+from uuid import UUID
 
 from sqlalchemy import Insert
 from sqlalchemy.dialects import postgresql, sqlite
@@ -34,7 +35,7 @@ class Accepted:
     """The answer to a message, and the rows to look at now."""
 
     answer: JsonObject
-    due: list[tuple[Step, Connection]]
+    due: list[tuple[Step, UUID]]
     is_repeated: bool = False
 
 
@@ -211,9 +212,9 @@ def state_of(tenant: Tenant, connections: list[Connection]) -> str:
     return tenant_state([c.state for c in connections])
 
 
-def _due(connections: list[Connection]) -> list[tuple[Step, Connection]]:
+def _due(connections: list[Connection]) -> list[tuple[Step, UUID]]:
     now = utc_now()
-    return [(c.next_step, c) for c in connections if c.next_step is not None and _is_due(c, now)]
+    return [(c.next_step, c.id) for c in connections if c.next_step is not None and _is_due(c, now)]
 
 
 def _is_due(connection: Connection, now: datetime) -> bool:

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.requests import Request
 
 from foundation.database import Database
-from worker.hints import Relay
+from worker.hints import relay as new_relay
 from worker.intake.accept import Intake
 from worker.intake.inbox import Inbox
 from worker.plans import Plans
@@ -26,13 +26,14 @@ def create_app(settings: Settings, celery: Celery) -> FastAPI:
     database = Database(settings.database_url.get_secret_value())
     plans = Plans.load(settings.plans_file)
     inbox = Inbox(database, Intake(settings.vault(), plans))
-    relay = Relay(celery)
+    relay = new_relay(celery)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        relay.start()
         yield
         inbox.close()
-        relay.close()
+        relay.stop()
         database.dispose()
 
     app = FastAPI(

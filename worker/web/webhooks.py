@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from worker.hints import Relay
+from foundation.hints import Relay
 from worker.intake.accept import Accepted, Message
 from worker.intake.events import InvalidEventError, parse
 from worker.intake.inbox import Inbox
@@ -83,7 +83,8 @@ def webhooks(settings: Settings, inbox: Inbox, relay: Relay) -> APIRouter:
             raise Refusal(HTTPStatus.UNAUTHORIZED, str(exc)) from exc
         with structlog.contextvars.bound_contextvars(correlation_id=uuid4().hex, message_id=message_id):
             accepted = await _accept(inbox, source, message_id, body)
-        relay.offer((step, connection.id) for step, connection in accepted.due)
+        for step, connection_id in accepted.due:
+            relay.give(step, [connection_id])
         return JSONResponse(accepted.answer, status_code=HTTPStatus.ACCEPTED)
 
     return router
