@@ -1,17 +1,19 @@
 """The one way to a row of an organisation: what belongs to another is as absent as what never was."""
 
+from collections.abc import Mapping
 from enum import Enum
-from typing import TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
 
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from engine.errors import NotFoundError
-from engine.tables import Consumer, Sync
+from engine.tables import Consumer, OAuthApp, Sync
 from engine.tables.base import Owned
 
 T = TypeVar("T", bound=Owned)
+NOUNS: Final[Mapping[type[Owned], str]] = {Consumer: "http consumer", OAuthApp: "OAuth app"}
 
 
 class Lock(Enum):
@@ -56,4 +58,4 @@ def parse_id(table: type[Owned], value: str | UUID) -> UUID:
 
 def noun(table: type[Owned]) -> str:
     """What the API calls a row of this table."""
-    return "http consumer" if table is Consumer else str(table.__tablename__)
+    return NOUNS.get(table, str(table.__tablename__))

@@ -27,6 +27,13 @@ class Safe:
         opened: dict[str, object] = json.loads(self._vault.open(credential.sealed_secrets, context=context))
         return opened
 
+    def seal_text(self, text: str, *, context: str) -> str:
+        """Seal something that is no credential's; `context` names whose it is."""
+        return self._vault.seal(text.encode(), context=context)
+
+    def open_text(self, sealed: str, *, context: str) -> str:
+        return self._vault.open(sealed, context=context).decode()
+
     def fingerprint(self, session: Session, org_id: UUID, *parts: str) -> str:
         """The same for the same parts, and of no use without the organisation's key."""
         key = self._fingerprint_keys.get(org_id) or self._load_key(session, org_id)

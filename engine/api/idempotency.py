@@ -1,16 +1,22 @@
 """`Idempotency-Key` on a POST: the same key again gets the first object's current answer."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 from uuid import UUID
 
 from fastapi import Depends, Header
 from pydantic import BaseModel
 from sqlmodel import Session, select
 
+from engine.api.caller import Caller
 from engine.errors import InvalidError
+from engine.owned import find
 from engine.sealing import Safe
 from engine.tables import IdempotencyKey
+from engine.tables.base import Owned
+
+T = TypeVar("T", bound=Owned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,21 @@ class OnceOnly:
 def once_only(key: str | None, route: str, body: BaseModel) -> OnceOnly | None:
     """What to remember of a POST, if its client gave a key."""
     return None if key is None else OnceOnly(key, route, body.model_dump_json())
+
+
+def create_once(
+    session: Session, caller: Caller, once: OnceOnly | None, table: type[T], create: Callable[[], T]
+) -> T:
+    """Create a row, or give the one that this key created before."""
+    safe = caller.services.safe
+    if once is not None and (earlier := once.earlier(session, safe, caller.org_id)):
+        return find(session, table, caller.org_id, earlier)
+    row = create()
+    session.add(row)
+    session.flush()
+    if once is not None:
+        once.note(session, safe, caller.org_id, row.id)
+    return row
 
 
 def _key(

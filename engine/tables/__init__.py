@@ -4,6 +4,7 @@ from engine.tables.access import ApiToken, IdempotencyKey, Organization
 from engine.tables.base import JsonMapping, JsonObject, Row
 from engine.tables.consumer import Consumer, Delivery
 from engine.tables.credential import Credential
+from engine.tables.oauth_app import OAuthApp
 from engine.tables.stream import Record, Stream
 from engine.tables.sync import INITIALIZING, Progress, Sync, SyncFrequency, SyncStatus
 
@@ -16,6 +17,7 @@ __all__ = [
     "IdempotencyKey",
     "JsonMapping",
     "JsonObject",
+    "OAuthApp",
     "Organization",
     "Progress",
     "Record",

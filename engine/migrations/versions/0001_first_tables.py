@@ -83,6 +83,25 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_idempotency_key_org_id"), ["org_id"], unique=False)
 
     op.create_table(
+        "oauth_app",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("org_id", sa.Uuid(), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("provider", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("client_id", sa.String(), nullable=False),
+        sa.Column("sealed_client_secret", sa.String(), nullable=False),
+        sa.Column("redirect_uris", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
+        sa.Column("metadata", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
+        sa.Column("rejected_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(["org_id"], ["organization.id"], name=op.f("fk_oauth_app_org_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_oauth_app")),
+    )
+    with op.batch_alter_table("oauth_app", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_oauth_app_org_id"), ["org_id"], unique=False)
+
+    op.create_table(
         "stream",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
@@ -271,6 +290,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_stream_org_id"))
 
     op.drop_table("stream")
+    with op.batch_alter_table("oauth_app", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_oauth_app_org_id"))
+
+    op.drop_table("oauth_app")
     with op.batch_alter_table("idempotency_key", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_idempotency_key_org_id"))
 
