@@ -43,6 +43,11 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+def storable(text: str, *, max_length: int) -> str:
+    """A text that others wrote as every database can keep it: bounded, without NUL and half characters."""
+    return text[:max_length].encode(errors="replace").decode().replace("\x00", "\ufffd")
+
+
 def utc_now() -> datetime:
     return datetime.now(UTC)
 

@@ -41,6 +41,10 @@ class Call(Generic[T]):
     params: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def changes_something(self) -> bool:
+        return self.method != "GET"
+
 
 def import_credential(body: Body) -> Call[RemoteCredential]:
     return Call("POST", "/v1/credentials", _one(RemoteCredential), body=body)
@@ -95,29 +99,35 @@ def create_stream(slug: str) -> Call[RemoteStream]:
 
 
 def _at(collection: str, object_id: str) -> str:
-    """The path of one object; an id from outside can name no other path."""
-    return f"/v1/{collection}/{quote(object_id, safe='')}"
+    """The path of one object; an id from outside can name no other path, be it of slashes or of dots."""
+    quoted = quote(object_id, safe="")
+    return f"/v1/{collection}/{quoted if quoted.strip('.') else quoted.replace('.', '%2E')}"
 
 
 def answer(call: Call[T], response: httpx.Response) -> T:
     """The result of a call, or one of our errors."""
     if response.is_success:
         return _read(call, response)
-    raise _refusal(response)
+    raise _refusal(call, response)
 
 
-def failure(exc: httpx.TransportError) -> ApiUnavailableError:
+def failure(call: Call[T], exc: httpx.RequestError) -> ApiUnavailableError:
     """What a broken exchange means: above all, whether the request may have been carried out."""
     never_sent = isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-    return ApiUnavailableError(f"no answer: {type(exc).__name__}", may_have_happened=not never_sent)
+    reason = f"no answer: {type(exc).__name__}"
+    return ApiUnavailableError(reason, may_have_happened=call.changes_something and not never_sent)
 
 
 def _read(call: Call[T], response: httpx.Response) -> T:
     try:
         return call.read(response.json() if response.content else None)
-    except (ValueError, ValidationError) as exc:
-        reason = f"{call.method} answered {response.status_code} with an unexpected body"
-        raise UnusableAnswerError(reason, may_have_happened=True) from _harmless(exc)
+    except (ValueError, TypeError, OverflowError, RecursionError) as exc:
+        raise _unusable(call, response) from _harmless(exc)
+
+
+def _unusable(call: Call[T], response: httpx.Response) -> UnusableAnswerError:
+    reason = f"{call.method} answered {response.status_code} with an unexpected body"
+    return UnusableAnswerError(reason, may_have_happened=call.changes_something)
 
 
 def _harmless(exc: Exception) -> Exception | None:
@@ -125,8 +135,10 @@ def _harmless(exc: Exception) -> Exception | None:
     return exc if isinstance(exc, ValidationError) else None
 
 
-def _refusal(response: httpx.Response) -> ProvisioningError:
+def _refusal(call: Call[T], response: httpx.Response) -> ProvisioningError:
     status = response.status_code
+    if status < HTTPStatus.BAD_REQUEST:
+        return _unusable(call, response)  # a redirect: somebody else answers at this address
     retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
     summary, fields = _error_body(response)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -135,7 +147,7 @@ def _refusal(response: httpx.Response) -> ProvisioningError:
         status >= HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.NOT_IMPLEMENTED
     ):
         return ApiUnavailableError(
-            f"{status}: {summary}", retry_after_s=retry_after_s, may_have_happened=True
+            f"{status}: {summary}", retry_after_s=retry_after_s, may_have_happened=call.changes_something
         )
     if status in _TOKEN_REFUSED:
         return ApiTokenError(f"{status}: {summary}")
@@ -147,7 +159,7 @@ def _error_body(response: httpx.Response) -> tuple[str, Mapping[str, object]]:
     fallback = response.reason_phrase or "no reason given"
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return fallback, {}
     if not isinstance(body, dict):
         return fallback, {}

@@ -79,8 +79,8 @@ class ManagementApi:
             response = self._http.request(
                 call.method, call.path, json=call.body, params=call.params, headers=_with_request_id(call)
             )
-        except httpx.TransportError as exc:
-            raise calls.failure(exc) from exc
+        except httpx.RequestError as exc:
+            raise calls.failure(call, exc) from exc
         return calls.answer(call, response)
 
     def close(self) -> None:
@@ -124,8 +124,8 @@ class AsyncManagementApi:
                 response = await self._http.request(
                     call.method, call.path, json=call.body, params=call.params, headers=_with_request_id(call)
                 )
-            except httpx.TransportError as exc:
-                raise calls.failure(exc) from exc
+            except httpx.RequestError as exc:
+                raise calls.failure(call, exc) from exc
         return calls.answer(call, response)
 
     async def __aenter__(self) -> Self:

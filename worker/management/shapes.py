@@ -9,8 +9,12 @@ from typing import Annotated, Final, Literal, cast, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
+from foundation.database import storable
+
 GOOD: Final = "healthy"
 _SPELLINGS: Final = {"ok": GOOD, "warn": "warning"}
+MAX_WORD: Final = 64
+MAX_TEXT: Final = 2_000
 _BAD: Final = frozenset({"warning", "error"})
 
 Part = Literal["credential", "provider", "collection"]
@@ -21,7 +25,18 @@ def parse_timestamp(value: object) -> object:
     if not isinstance(value, str):
         return value
     moment = datetime.fromisoformat(value.strip())
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("lies outside of time") from None
+
+
+def _readable_or_none(value: object) -> object:
+    """A date that does not exist (there is a June 31 in the documentation) where little depends on it."""
+    try:
+        return parse_timestamp(value)
+    except ValueError:
+        return None
 
 
 def _object(value: object) -> object:
@@ -30,6 +45,7 @@ def _object(value: object) -> object:
 
 
 Timestamp = Annotated[datetime, BeforeValidator(parse_timestamp)]
+Id = Annotated[str, Field(min_length=1, max_length=64)]
 Metadata = Annotated[dict[str, JsonValue], BeforeValidator(_object)]
 
 
@@ -71,18 +87,22 @@ class Health(Remote):
         status = _word(value.get("status"))
         reason = value.get("reason")
         if isinstance(reason, Mapping):
-            return {"status": status, "part": _part(reason.get("part")), "message": reason.get("message")}
+            return {
+                "status": status,
+                "part": _part(reason.get("part")),
+                "message": _text(reason.get("message")),
+            }
         if isinstance(reason, str):
-            return {"status": status, "message": reason}
+            return {"status": status, "message": _text(reason)}
         return _nested(status, cast("Mapping[str, object]", value))
 
 
 class RemoteCredential(Remote):
-    id: str
+    id: Id
 
 
 class RemoteStream(Remote):
-    id: str
+    id: Id
     slug: str | None = None
 
 
@@ -95,19 +115,19 @@ class RemoteRateLimit(Remote):
 class RemoteSync(Remote):
     """A sync (contract 2.1), as far as provisioning cares."""
 
-    id: str
+    id: Id
     name: str | None = None
     status: str = "active"
     health: Health = Field(default_factory=Health)
-    stream_id: str | None = None
-    credential_id: str | None = None
+    stream_id: Id | None = None
+    credential_id: Id | None = None
     collection_ids: tuple[str, ...] = ()
     rate_limit: RemoteRateLimit | None = None
     max_age_days: float | None = None
     sync_frequency: str | None = None
     initial_backfill_completed_at: Timestamp | None = None
     metadata: Metadata = Field(default_factory=dict)
-    created_at: Timestamp | None = None
+    created_at: Annotated[datetime | None, BeforeValidator(_readable_or_none)] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -120,8 +140,13 @@ class RemoteSync(Remote):
 
 
 def _word(status: object) -> str:
-    text = status.strip().lower() if isinstance(status, str) else "unknown"
+    text = status.strip().lower() if isinstance(status, str) else ""
+    text = storable(text, max_length=MAX_WORD) or "unknown"
     return _SPELLINGS.get(text, text)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else storable(str(value), max_length=MAX_TEXT)
 
 
 def _part(value: object) -> Part | None:
@@ -148,6 +173,6 @@ def _nested(status: str, value: Mapping[str, object]) -> dict[str, object]:
 
 def _notes(value: Mapping[str, object]) -> str | None:
     notes = value.get("notes") or value.get("message")
-    if isinstance(notes, str):
-        return notes
-    return " ".join(str(note) for note in notes) if isinstance(notes, Iterable) else None
+    if isinstance(notes, Iterable) and not isinstance(notes, str):
+        notes = " ".join(str(note) for note in notes)
+    return _text(notes)

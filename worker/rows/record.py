@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 import structlog
 from sqlmodel import Session, col, select
 
+from foundation.database import storable
 from models import Attempt, AttemptOutcome, Connection, State, Step, Tenant
 from worker.redaction import redact
 from worker.rows.wishes import heed
-from worker.steps.verdict import Claim, Verdict
+from worker.steps.verdict import Claim, Problem, Verdict
 
 log = structlog.get_logger()
 
+MAX_MESSAGE: Final = 2_000
 RETRY_GRACE = timedelta(seconds=3)
 HINT_GRACE = timedelta(seconds=5)
 
@@ -78,12 +81,17 @@ def _apply_problem(row: Connection, verdict: Verdict) -> None:
         row.forget_error()
     else:
         row.error_code = verdict.problem.code
-        row.error_message = redact(verdict.problem.message)
+        row.error_message = _said(verdict.problem)
         row.error_advice = verdict.problem.advice
     if not verdict.is_retry:
         row.attempts = 0
     elif not verdict.is_counted:
         row.attempts = max(row.attempts - 1, 0)
+
+
+def _said(problem: Problem) -> str:
+    """Others had a hand in it: nothing in there may harm us, whether by being secret or by being odd."""
+    return redact(storable(problem.message, max_length=MAX_MESSAGE))
 
 
 def _apply_wait(row: Connection, verdict: Verdict, now: datetime, *, overtaken: bool) -> None:
@@ -110,6 +118,6 @@ def _attempt(step: Step, row: Connection, claim: Claim, verdict: Verdict, now: d
         finished_at=now,
         outcome=verdict.outcome,
         error_code=verdict.problem.code if verdict.problem else None,
-        error_message=redact(verdict.problem.message) if verdict.problem else None,
+        error_message=_said(verdict.problem) if verdict.problem else None,
         task_id=claim.task_id,
     )

@@ -11,11 +11,17 @@ from datetime import datetime, timedelta
 
 from foundation.database import utc_now
 from models import State
-from worker.errors import NotFoundError, ProvisioningError, StillUncertainError, TransientError
+from worker.errors import (
+    ApiRejectedError,
+    NotFoundError,
+    ProvisioningError,
+    StillUncertainError,
+    TransientError,
+)
 from worker.management import ManagementApi, RemoteSync
 from worker.plans import Plans, WantedSync
 from worker.steps.streams import Streams
-from worker.steps.verdict import Claim, Verdict
+from worker.steps.verdict import NOW, Claim, Verdict
 from worker.steps.wanted import changes, create_body, marker, wanted_of
 
 FIRST_LOOK = timedelta(seconds=1)
@@ -35,13 +41,13 @@ class Creating:
 
 
 def create(claim: Claim, creating: Creating) -> Verdict:
-    """Adopt this connection's sync or create it, and bring it to what is wanted."""
+    """Adopt this connection's sync or create it; what it then still lacks is the update step's to change.
+
+    After the create nothing else is called: its id must be recorded whatever happens next.
+    """
     wanted = wanted_of(claim, creating.plans)
     sync = _adopt(claim, creating.api) or _create(claim, wanted, creating)
-    changed = changes(claim, wanted, sync)
-    if changed:
-        sync = creating.api.update_sync(sync.id, changed)
-    return _created(claim, sync)
+    return _created(claim, sync, is_as_wanted=not changes(claim, wanted, sync))
 
 
 def facts_after_error(claim: Claim, error: ProvisioningError) -> dict[str, object]:
@@ -80,30 +86,41 @@ def _create(claim: Claim, wanted: WantedSync, creating: Creating) -> RemoteSync:
         raise StillUncertainError(
             "an earlier create may still be committed", retry_after_s=remaining.total_seconds()
         )
-    body = create_body(claim, wanted, creating.streams.id_for(wanted))
+    stream_id = creating.streams.id_for(wanted)
     if claim.earlier_create_at is not None:
         creating.note_intent(claim, now)
-    key = f"{claim.connection.id}.{claim.connection.revision}"
     try:
-        return creating.api.create_sync(body, idempotency_key=key)
-    except NotFoundError:
-        creating.streams.forget()
-        raise
+        return _send(claim, wanted, creating.api, stream_id)
+    except ApiRejectedError as exc:
+        if not isinstance(exc, NotFoundError) and "stream_id" not in exc.fields:
+            raise
+        creating.streams.forget()  # it may have been deleted, and be another one by now
+        another = creating.streams.id_for(wanted)
+        if another == stream_id:
+            raise
+    return _send(claim, wanted, creating.api, another)
 
 
-def _created(claim: Claim, sync: RemoteSync) -> Verdict:
-    adopted = claim.connection.remote_sync_id == sync.id
+def _send(claim: Claim, wanted: WantedSync, api: ManagementApi, stream_id: str) -> RemoteSync:
+    key = f"{claim.connection.id}.{claim.connection.revision}"
+    return api.create_sync(create_body(claim, wanted, stream_id), idempotency_key=key)
+
+
+def _created(claim: Claim, sync: RemoteSync, *, is_as_wanted: bool) -> Verdict:
+    known = claim.connection.remote_sync_id == sync.id
+    revision = claim.connection.revision
     return Verdict(
         why="sync created" if claim.earlier_create_at is None else "sync found or created",
         move=State.BACKFILLING,
-        wait=FIRST_LOOK,
+        wait=FIRST_LOOK if is_as_wanted else NOW,
         facts={
             "remote_sync_id": sync.id,
             "remote_stream_id": sync.stream_id,
-            "applied_revision": claim.connection.revision,
+            "applied_revision": revision if is_as_wanted else revision - 1,
+            "create_sent_at": None,
             "health": sync.health.status,
             "initial_backfill_completed_at": sync.initial_backfill_completed_at,
-            "backfill_started_at": claim.connection.backfill_started_at if adopted else utc_now(),
+            "backfill_started_at": claim.connection.backfill_started_at if known else utc_now(),
         },
     )
 

@@ -15,7 +15,12 @@ Read = RemoteSync | ProvisioningError
 LIST_AT_LEAST = 5
 LISTED_PER_GET = 40  # reading one more sync in a list costs about a fortieth of a request
 LIST_AT_MOST = 20_000
-CONFIRM_AFTER = timedelta(seconds=30)
+_ON_REFUSED_CREDENTIAL = {
+    State.BACKFILLING: State.FAILED,
+    State.READY: State.DEGRADED,
+    State.DEGRADED: State.FAILED,
+    State.PAUSED: State.BACKFILLING,
+}
 
 
 def streams_to_list(due: Mapping[str, int], watched: Mapping[str, int]) -> set[str]:
@@ -116,8 +121,7 @@ def _credential_rejected(state: State, message: str | None) -> tuple[State, str,
         advice="Ask the customer for a working credential and send it as credential.provided.",
     )
     # what worked before gets a second look before a person is called
-    fails = state in {State.BACKFILLING, State.DEGRADED}
-    target = State.FAILED if fails else State.DEGRADED if state is State.READY else state
+    target = _ON_REFUSED_CREDENTIAL[state]
     return target, "the provider refuses the credential", problem
 
 

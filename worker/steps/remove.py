@@ -24,7 +24,7 @@ def remove(claim: Claim, api: ManagementApi, *, settle: timedelta, is_shared: Is
     connection = claim.connection
     if connection.remote_sync_id is not None:
         api.delete_sync(connection.remote_sync_id)
-    if claim.earlier_create_at is not None:
+    if connection.remote_sync_id is not None or claim.earlier_create_at is not None:
         _remove_strays(claim, api, settle)
     if _is_ours(claim) and not is_shared(claim):
         _delete_credential(str(connection.remote_credential_id), api)
@@ -36,7 +36,6 @@ def remove(claim: Claim, api: ManagementApi, *, settle: timedelta, is_shared: Is
             "remote_sync_id": None,
             "remote_stream_id": None,
             "remote_credential_id": None,
-            "sealed_credential": None,
             "create_sent_at": None,
             "backfill_started_at": None,
             "initial_backfill_completed_at": None,
@@ -50,7 +49,7 @@ def _remove_strays(claim: Claim, api: ManagementApi, settle: timedelta) -> None:
     for stray in api.find_syncs(marker(claim)):
         api.delete_sync(stray.id)
     remaining = uncertain_for(claim, settle, utc_now())
-    if claim.connection.remote_sync_id is None and remaining > timedelta(0):
+    if remaining > timedelta(0):
         raise StillUncertainError(
             "a create may still be committed and would be left behind",
             retry_after_s=remaining.total_seconds(),

@@ -1,0 +1,132 @@
+"""A Management API in memory, behind httpx: obliging, countable, and able to misbehave on request."""
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+Interfere = Callable[[httpx.Request], httpx.Response | None]
+
+
+@dataclass
+class Remote:
+    """Keeps what it is sent. `before` may answer or raise instead; `after` does so once the work is done."""
+
+    credentials: dict[str, dict[str, Any]] = field(default_factory=dict)
+    streams: dict[str, dict[str, Any]] = field(default_factory=dict)
+    syncs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    requests: list[httpx.Request] = field(default_factory=list)
+    before: Interfere = lambda _request: None
+    after: Interfere = lambda _request: None
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        with self._lock:
+            self.requests.append(request)
+            return self.before(request) or self._obeyed(request)
+
+    async def answer_later(self, request: httpx.Request) -> httpx.Response:
+        return self(request)
+
+    def called(self) -> list[str]:
+        """Method and path of every request, in order."""
+        return [f"{request.method} {request.url.path}" for request in self.requests]
+
+    def count(self, call: str) -> int:
+        return sum(each.startswith(call) for each in self.called())
+
+    def body(self, call: str) -> Any:
+        """The body of the last such request."""
+        wanted = [r for r in self.requests if f"{r.method} {r.url.path}".startswith(call)]
+        return json.loads(wanted[-1].content)
+
+    def add_sync(self, **values: Any) -> dict[str, Any]:
+        sync = {
+            "id": str(uuid4()),
+            "provider": "stripe",
+            "stream_id": "stream_1",
+            "name": "sync",
+            "status": "active",
+            "health": {"status": "initializing"},
+            "collection_ids": [],
+            "rate_limit": None,
+            "credential_id": "cred_1",
+            "max_age_days": None,
+            "sync_frequency": "continuous",
+            "initial_backfill_completed_at": None,
+            "metadata": {},
+            "created_at": f"2026-01-01T00:00:{len(self.syncs):02}Z",
+        } | values
+        self.syncs[sync["id"]] = sync
+        return sync
+
+    def complete(self) -> None:
+        """Every backfill ends well."""
+        for sync in self.syncs.values():
+            sync |= {
+                "health": {"status": "healthy"},
+                "initial_backfill_completed_at": "2026-01-02T00:00:00Z",
+            }
+
+    def _obeyed(self, request: httpx.Request) -> httpx.Response:
+        done = self._route(request)
+        return self.after(request) or done
+
+    def _route(self, request: httpx.Request) -> httpx.Response:
+        _, version, collection, *rest = request.url.path.split("/")
+        assert version == "v1"
+        kept: dict[str, dict[str, Any]] = getattr(self, collection)
+        body = json.loads(request.content) if request.content else {}
+        if not rest:
+            return self._list(request, kept) if request.method == "GET" else self._create(collection, body)
+        found = kept.get(rest[0])
+        if found is None:
+            return httpx.Response(404, json={"summary": f"Not found: no {collection} with that id"})
+        if request.method == "DELETE":
+            del kept[rest[0]]
+            return httpx.Response(204)
+        if request.method == "PATCH":
+            found |= body
+        return httpx.Response(200, json=found)
+
+    def _list(self, request: httpx.Request, kept: dict[str, dict[str, Any]]) -> httpx.Response:
+        items = list(kept.values())
+        if (stream := request.url.params.get("stream_id")) is not None:
+            items = [item for item in items if item["stream_id"] == stream]
+        if (text := request.url.params.get("metadata")) is not None:
+            part = json.loads(text).items()
+            items = [item for item in items if part <= item["metadata"].items()]
+        return httpx.Response(200, json={"data": items})
+
+    def _create(self, collection: str, body: dict[str, Any]) -> httpx.Response:
+        if collection == "syncs":
+            return httpx.Response(200, json=self.add_sync(**body))
+        created = {"id": f"{collection[:-1]}_{uuid4().hex[:8]}"} | body
+        getattr(self, collection)[created["id"]] = created
+        return httpx.Response(200, json=created)
+
+
+def answers(status: int, body: Any = None, *, to: str = "", headers: Any = None) -> Interfere:
+    """Answer so, to requests like `POST /v1/syncs` or to all."""
+
+    def answer(request: httpx.Request) -> httpx.Response | None:
+        if f"{request.method} {request.url.path}".startswith(to):
+            return httpx.Response(status, json=body if body is not None else {}, headers=headers)
+        return None
+
+    return answer
+
+
+def breaks(exc: type[httpx.TransportError], *, to: str = "") -> Interfere:
+    """Break the connection so."""
+
+    def broken(request: httpx.Request) -> httpx.Response | None:
+        if f"{request.method} {request.url.path}".startswith(to):
+            raise exc("broken", request=request)
+        return None
+
+    return broken

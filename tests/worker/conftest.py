@@ -1,0 +1,73 @@
+"""A worker with its network replaced, on both databases."""
+
+from collections.abc import Iterator
+
+import fakeredis
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from foundation.database import Database
+from foundation.vault import generate_key
+from tests.support.remote import Remote
+from worker.gate import RedisGate
+from worker.management import AsyncManagementApi, ManagementApi
+from worker.runtime import Runtime
+from worker.settings import Settings
+
+WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+REFUSED = "redis://127.0.0.1:1/0"
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    """Settings as an operator would give them; the broker refuses connections."""
+    return Settings(
+        database_url=SecretStr(database_url),
+        broker_url=SecretStr(REFUSED),
+        api_url="http://api.test",
+        api_token=SecretStr("a-token-of-the-api"),
+        webhook_secrets={"app": [SecretStr(WEBHOOK_SECRET)]},
+        vault_keys=SecretStr(generate_key()),
+        operator_token=SecretStr("a-token-of-operators"),
+    )
+
+
+@pytest.fixture
+def remote() -> Remote:
+    return Remote()
+
+
+@pytest.fixture
+def redis_server() -> fakeredis.FakeRedis:
+    return fakeredis.FakeRedis()
+
+
+@pytest.fixture
+def api(remote: Remote) -> Iterator[ManagementApi]:
+    api = ManagementApi("http://api.test", "a-token", transport=httpx.MockTransport(remote))
+    yield api
+    api.close()
+
+
+@pytest.fixture
+def runtime(
+    settings: Settings, remote: Remote, redis_server: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Runtime]:
+    """Everything the steps use, with the API in memory and the gate on a Redis in memory."""
+    monkeypatch.setattr("worker.runtime.gate_for", lambda _url: RedisGate(redis_server))
+    opened = Runtime.open(
+        settings,
+        api=ManagementApi("http://api.test", "a-token", transport=httpx.MockTransport(remote)),
+        async_api=AsyncManagementApi(
+            "http://api.test", "a-token", transport=httpx.MockTransport(remote.answer_later)
+        ),
+    )
+    with opened:
+        yield opened
+
+
+@pytest.fixture
+def shared_database(runtime: Runtime) -> Database:
+    """The database of the runtime."""
+    return runtime.database
