@@ -6,10 +6,11 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import func
-from sqlmodel import Session, col, or_, select
+from sqlalchemy import ColumnElement, and_, false, func, not_, or_
+from sqlmodel import Session, col, select
 
-from models import Connection, Step
+from models import Connection, State, Step
+from models.lifecycle import next_step
 
 PER_TENANT: Final = 25
 PER_SWEEP: Final = 1_000
@@ -27,6 +28,7 @@ def take_due(session: Session, *, now: datetime, hint_for: timedelta, steps: Ite
         col(Connection.due_at) <= now,
         or_(col(Connection.leased_until).is_(None), col(Connection.leased_until) <= now),
         or_(col(Connection.hinted_until).is_(None), col(Connection.hinted_until) <= now),
+        not_(_asks_for(set(Step) - wanted)),  # what has no room must not stand in the way of what has
     )
     turn = func.row_number().over(partition_by=col(Connection.tenant_id), order_by=col(Connection.due_at))
     ranked = select(col(Connection.id).label("id"), turn.label("turn")).where(*free).subquery()
@@ -47,7 +49,18 @@ def take_due(session: Session, *, now: datetime, hint_for: timedelta, steps: Ite
         step = row.next_step
         if step is None:
             row.due_at = None
-        elif step in wanted:
+        else:
             row.hinted_until = now + hint_for
             due[step].append(row.id)
     return dict(due)
+
+
+def _asks_for(steps: Iterable[Step]) -> ColumnElement[bool]:
+    """Rows whose next step is one of these; says the same as `models.lifecycle.next_step`."""
+    is_outdated = col(Connection.applied_revision) < col(Connection.revision)
+    asked = [
+        and_(col(Connection.state).in_(states), is_outdated == outdated)
+        for outdated in (False, True)
+        if (states := [s for s in State if next_step(s, is_outdated=outdated) in set(steps)])
+    ]
+    return or_(false(), *asked)

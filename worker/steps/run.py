@@ -103,14 +103,20 @@ def _guarded(runtime: Runtime, step: Step, call: "StepCall", claimed: Claim) -> 
             return claimed, call(runtime, claimed)
         except ProvisioningError as exc:
             return claimed, _on_error(runtime, step, claimed, exc)
-        except Exception as exc:  # a mistake of ours must cost this row an attempt, and no other row anything
-            log.exception("step.broken")
-            return claimed, _on_error(runtime, step, claimed, InternalError(type(exc).__name__))
+        except Exception as exc:  # noqa: BLE001  # a mistake of ours must cost no other row anything
+            return claimed, _on_mistake(runtime, step, claimed, exc)
+
+
+def _on_mistake(runtime: Runtime, step: Step, claimed: Claim, exc: Exception) -> Verdict:
+    log.exception("step.broken", exc_info=exc)
+    return _on_error(runtime, step, claimed, InternalError(type(exc).__name__))
 
 
 def _on_error(runtime: Runtime, step: Step, claimed: Claim, error: ProvisioningError) -> Verdict:
     if isinstance(error, RateLimitedError) and not isinstance(error, PausedError):
         runtime.gate.pause(retry_delay(claimed.connection.attempts, retry_after_s=error.retry_after_s))
+    if isinstance(error, NotFoundError) and step is Step.UPDATE:
+        return poll.judge_missing(claimed, error, now=utc_now(), health_pace=runtime.health_pace)
     verdict = verdict_on_error(claimed, error, runtime.policy)
     if step is Step.CREATE:
         return replace(verdict, facts=facts_after_error(claimed, error))
@@ -135,7 +141,11 @@ def _judged(runtime: Runtime, claimed: Claim, read: poll.Read) -> Verdict:
         return poll.judge_missing(claimed, read, now=now, health_pace=pace)
     if isinstance(read, ProvisioningError):
         return _on_error(runtime, Step.POLL, claimed, read)
-    return poll.judge(claimed, read, now=now, health_pace=pace)
+    try:
+        return poll.judge(claimed, read, now=now, health_pace=pace)
+    except Exception as exc:  # noqa: BLE001  # as in `_guarded`
+        with structlog.contextvars.bound_contextvars(**_context(Step.POLL, claimed)):
+            return _on_mistake(runtime, Step.POLL, claimed, exc)
 
 
 def _watched(runtime: Runtime, stream_ids: set[str]) -> dict[str, int]:
