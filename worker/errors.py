@@ -67,6 +67,13 @@ class InternalError(TransientError):
         super().__init__(reason, retry_after_s=retry_after_s, may_have_happened=may_have_happened)
 
 
+class UnreadableSecretError(TransientError):
+    """A sealed credential does not open: its key has left the vault keys."""
+
+    code = "vault_key_missing"
+    advice = "Put the named key back into GANGWAY_VAULT_KEYS and restart, or send the credential again."
+
+
 class StillUncertainError(TransientError):
     """An earlier create may still be committed: too early to send another one."""
 

@@ -47,7 +47,8 @@ class RedisGate:
     def pause(self, wait: timedelta) -> None:
         milliseconds = max(int(wait.total_seconds() * 1000), 1)
         try:
-            self._redis.set(KEY, "1", px=milliseconds)
+            if self._redis.pttl(KEY) < milliseconds:  # the longest pause that was asked for holds
+                self._redis.set(KEY, "1", px=milliseconds)
         except redis.RedisError as exc:
             log.warning("gate.not_paused", reason=type(exc).__name__)
 

@@ -29,6 +29,7 @@ class ClaimLostError(TransientError):
     """The row belongs to somebody else by now; whatever we were about to do is theirs to do."""
 
     code = "claim_lost"
+    advice = "Nothing to do: whoever holds the connection now goes on with it."
 
 
 def claim(

@@ -29,8 +29,9 @@ def heed(
         connection.forget_error()
 
     if tenant.is_removed:
-        if connection.state not in {State.REMOVING, State.REMOVED}:
+        if not _is_newer_than_deletion(tenant, connection):
             connection.sealed_credential = None
+        if connection.state not in {State.REMOVING, State.REMOVED}:
             move(State.REMOVING, "the tenant was deleted")
         return moves
     if not tenant.is_announced:
@@ -40,8 +41,10 @@ def heed(
         connection.due_at = None
     if connection.state in _STARTS_OVER and _has_new_credential(connection, given=credential_given):
         move(State.REQUESTED, "a credential is here")
-    elif connection.state is State.PAUSED and connection.sealed_credential and _is_wanted_active(connection):
+    elif connection.state is State.PAUSED and _is_resumed_with_credential(connection):
         move(State.REQUESTED, "resumed with a new credential")
+    elif connection.state is State.FAILED and connection.is_outdated and connection.remote_credential_id:
+        move(State.REQUESTED, "what is wanted has changed")
     elif connection.state in WITH_SYNC and connection.is_outdated:
         connection.want_now(now)
     return moves
@@ -54,5 +57,11 @@ def _has_new_credential(connection: Connection, *, given: bool) -> bool:
     return named is not None and (given or named != connection.remote_credential_id)
 
 
-def _is_wanted_active(connection: Connection) -> bool:
-    return connection.overrides.get("status", "active") == "active"
+def _is_resumed_with_credential(connection: Connection) -> bool:
+    is_wanted_active = connection.overrides.get("status", "active") == "active"
+    return is_wanted_active and _has_new_credential(connection, given=False)
+
+
+def _is_newer_than_deletion(tenant: Tenant, connection: Connection) -> bool:
+    """A credential that overtook the event of signing up again waits for it; any other goes at once."""
+    return connection.clock.get("credential", "") > tenant.clock.get("presence", "")

@@ -4,11 +4,11 @@ import json
 
 from pydantic import JsonValue
 
-from foundation.vault import Vault
+from foundation.vault import Vault, VaultError
 from models import State
-from worker.errors import ApiRejectedError
+from worker.errors import ApiRejectedError, TransientError, UnreadableSecretError
 from worker.management import ManagementApi
-from worker.redaction import redact
+from worker.redaction import redact, redact_within
 from worker.steps.verdict import Claim, Verdict
 from worker.steps.wanted import marker
 
@@ -18,18 +18,24 @@ def capture(claim: Claim, api: ManagementApi, vault: Vault) -> Verdict:
     connection = claim.connection
     if connection.sealed_credential is None:
         return _by_id(claim, api)
-    body: dict[str, JsonValue] = json.loads(
-        vault.open(connection.sealed_credential, context=str(connection.tenant_id))
-    )
+    body = _opened(connection.sealed_credential, vault, owner=str(connection.tenant_id))
     metadata = body.get("metadata")
     own = marker(claim)
     try:
         imported = api.import_credential(
             body | {"metadata": (metadata if isinstance(metadata, dict) else {}) | own}
         )
-    except ApiRejectedError as exc:
+    except (ApiRejectedError, TransientError) as exc:
         raise _without_secrets(exc, body) from None
     return _captured(imported.id)
+
+
+def _opened(sealed: str, vault: Vault, *, owner: str) -> dict[str, JsonValue]:
+    try:
+        opened: dict[str, JsonValue] = json.loads(vault.open(sealed, context=owner))
+    except VaultError as exc:
+        raise UnreadableSecretError(str(exc)) from exc
+    return opened
 
 
 def _by_id(claim: Claim, api: ManagementApi) -> Verdict:
@@ -46,8 +52,18 @@ def _captured(credential_id: str) -> Verdict:
     )
 
 
-def _without_secrets(error: ApiRejectedError, body: dict[str, JsonValue]) -> ApiRejectedError:
-    """An API may quote the credential in its refusal; we must not."""
-    summary = redact(error.summary, secrets_in=body)
-    fields = json.loads(redact(json.dumps(error.fields, default=str), secrets_in=body))
-    return type(error)(error.status, summary, fields)
+def _without_secrets(
+    error: ApiRejectedError | TransientError, body: dict[str, JsonValue]
+) -> ApiRejectedError | TransientError:
+    """An API may quote the credential when it fails; we must not."""
+    if isinstance(error, TransientError):
+        return type(error)(
+            redact(error.reason, secrets_in=body),
+            retry_after_s=error.retry_after_s,
+            may_have_happened=error.may_have_happened,
+        )
+    fields = {
+        redact(name, secrets_in=body): redact_within(reasons, secrets_in=body)
+        for name, reasons in error.fields.items()
+    }
+    return type(error)(error.status, redact(error.summary, secrets_in=body), fields)
