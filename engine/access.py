@@ -1,77 +1,68 @@
-"""Organisations and bearer tokens: who exists, and whom a token speaks for."""
+"""Organisations: each owns everything it makes, and sees nothing of another."""
 
-import hashlib
 import os
-import time
 from collections.abc import Iterable
 from typing import Final
 from uuid import UUID
 
 from pydantic import SecretStr
-from sqlmodel import Session, select
+from sqlmodel import Session, col, select
 
-from engine.tables import ApiToken, Organization
+from engine.tables import ApiToken, Organization, Scope
+from engine.tokens import hash_token
 from engine.transactions import retrying
 from foundation.database import Database, new_id
 from foundation.vault import Vault
 
 DEFAULT_ORGANIZATION: Final = "default"
 BOOTSTRAP: Final = "bootstrap"
-REMEMBERED_FOR_S: Final = 10.0
-REMEMBERED: Final = 1_000
+
+
+class AccessError(Exception):
+    """No such organisation or token, or one too many; a sentence for the operator."""
 
 
 def ensure_access(database: Database, vault: Vault, tokens: Iterable[SecretStr]) -> None:
     """Make sure the default organisation and the configured tokens exist; harmless to repeat and to race."""
 
     def ensure(session: Session) -> None:
-        organization = _default_organization(session, vault)
+        organization = named(session, DEFAULT_ORGANIZATION)
+        if organization is None:
+            organization = create_organization(session, vault, DEFAULT_ORGANIZATION)
         wanted = {hash_token(token.get_secret_value()) for token in tokens}
-        known = set(session.exec(select(ApiToken.token_hash)))
+        known = set(session.exec(select(ApiToken.token_hash).where(col(ApiToken.token_hash).in_(wanted))))
         for token_hash in wanted - known:
-            session.add(ApiToken(org_id=organization.id, name=BOOTSTRAP, token_hash=token_hash))
+            session.add(
+                ApiToken(org_id=organization.id, name=BOOTSTRAP, token_hash=token_hash, scopes=sorted(Scope))
+            )
 
     retrying(database, ensure)
 
 
-def hash_token(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
-class Tokens:
-    """Resolves tokens to organisations and remembers the answer for a moment."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._known: dict[str, tuple[UUID, float]] = {}
-
-    def recall(self, token: str) -> UUID | None:
-        """The organisation, if it was looked up a moment ago."""
-        org_id, until = self._known.get(hash_token(token), (None, 0.0))
-        return org_id if time.monotonic() < until else None
-
-    def find(self, token: str) -> UUID | None:
-        """The organisation a token speaks for, if any."""
-        token_hash = hash_token(token)
-        with self._database.read() as session:
-            org_id = session.exec(select(ApiToken.org_id).where(ApiToken.token_hash == token_hash)).first()
-        if org_id is not None:
-            self._remember(token_hash, org_id)
-        return org_id
-
-    def _remember(self, token_hash: str, org_id: UUID) -> None:
-        if len(self._known) >= REMEMBERED:
-            self._known.clear()
-        self._known[token_hash] = (org_id, time.monotonic() + REMEMBERED_FOR_S)
-
-
-def _default_organization(session: Session, vault: Vault) -> Organization:
-    found = session.exec(select(Organization).where(Organization.name == DEFAULT_ORGANIZATION)).first()
-    if found is not None:
-        return found
+def create_organization(session: Session, vault: Vault, name: str) -> Organization:
+    """A new organisation, with a key of its own for the fingerprints of its secrets."""
     org_id = new_id()
     sealed = vault.seal(os.urandom(32), context=str(org_id))
-    organization = Organization(id=org_id, name=DEFAULT_ORGANIZATION, sealed_fingerprint_key=sealed)
+    organization = Organization(id=org_id, name=name, sealed_fingerprint_key=sealed)
     session.add(organization)
     session.flush()
     return organization
+
+
+def named(session: Session, name: str) -> Organization | None:
+    return session.exec(select(Organization).where(Organization.name == name)).first()
+
+
+def find_organization(session: Session, name_or_id: str) -> Organization:
+    """The organisation an operator means."""
+    found = named(session, name_or_id) or _with_id(session, name_or_id)
+    if found is None:
+        raise AccessError(f"there is no organisation {name_or_id!r}")
+    return found
+
+
+def _with_id(session: Session, text: str) -> Organization | None:
+    try:
+        return session.get(Organization, UUID(text))
+    except ValueError:
+        return None

@@ -1,4 +1,4 @@
-"""The engine's commands: `migrate`, `web`, `work`."""
+"""The engine's commands: `migrate`, `web`, `work`, and the operators' `organisation` and `token`."""
 
 import threading
 from types import FrameType
@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 import uvicorn
 
+from engine.access import AccessError
 from engine.api import create_app
+from engine.operators import organisations, tokens
 from engine.schema import SchemaError, migrate, open_database
 from engine.settings import Settings, SettingsError
 from engine.work import work
@@ -16,6 +18,8 @@ from foundation.logs import configure_logs
 from foundation.vault import VaultError
 
 app = typer.Typer(help="The Management API as a service of our own.", no_args_is_help=True)
+app.add_typer(organisations, name="organisation")
+app.add_typer(tokens, name="token")
 LONGEST_ANSWER_S = 1
 
 
@@ -69,12 +73,10 @@ class Server(uvicorn.Server):
 def main() -> None:
     """Run a command; what an operator has to mend is one line, not a traceback."""
     try:
-        app(standalone_mode=False)
-    except (SettingsError, SchemaError, VaultError) as exc:
+        app()
+    except (AccessError, SchemaError, SettingsError, VaultError) as exc:
         typer.echo(f"engine: {exc}", err=True)
         raise SystemExit(2) from None
-    except typer.Exit as exc:
-        raise SystemExit(exc.exit_code) from None
 
 
 def _settings() -> Settings:

@@ -28,6 +28,11 @@ class UnauthorizedError(ApiError):
         super().__init__(401, summary)
 
 
+class ForbiddenError(ApiError):
+    def __init__(self, scope: str) -> None:
+        super().__init__(403, f"Forbidden: the token lacks the scope {scope}")
+
+
 class NotFoundError(ApiError):
     def __init__(self, noun: str) -> None:
         super().__init__(404, f"Not found: no {noun} matching the given id")

@@ -8,7 +8,7 @@ from typing import Any, Final
 import httpx
 from fastapi import FastAPI
 
-from engine.access import Tokens, ensure_access
+from engine.access import ensure_access
 from engine.api import consumers, credentials, failures, probes, streams, syncs
 from engine.api.arrival import Arrival
 from engine.api.caller import Services
@@ -20,6 +20,7 @@ from engine.providers.identity import Accounts
 from engine.schema import open_database
 from engine.sealing import Safe
 from engine.settings import Settings
+from engine.tokens import Tokens
 from foundation.hints import Relay
 
 ABOUT: Final = """
@@ -30,7 +31,7 @@ read) or not at all. A client that got no answer may look for the outcome after 
 request with the same `Idempotency-Key` whenever it likes.
 """
 FAILURES: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"model": Failure} for status in (400, 401, 404, 413, 422, 500, 504)
+    status: {"model": Failure} for status in (400, 401, 403, 404, 413, 422, 500, 504)
 }
 
 

@@ -4,23 +4,25 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 from uuid import UUID
 
 from fastapi import Depends, Request
 from sqlmodel import Session
 from starlette.concurrency import run_in_threadpool
 
-from engine.access import Tokens
-from engine.errors import BadRequestError, DeadlineError, UnauthorizedError
+from engine.errors import BadRequestError, DeadlineError, ForbiddenError, UnauthorizedError
 from engine.hints import Hints
 from engine.providers.catalogue import Catalogue
 from engine.providers.identity import Accounts
 from engine.sealing import Safe
+from engine.tables import Scope
+from engine.tokens import Tokens
 from engine.transactions import retrying
 from foundation.database import Database
 
 Result = TypeVar("Result")
+SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,17 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One authenticated request: its organisation, and when it must have committed."""
+    """One authenticated request: its organisation, what it may do, and when it must have committed."""
 
     services: Services
     org_id: UUID
+    scopes: frozenset[Scope]
     commit_by: float
+
+    def require(self, scope: Scope) -> None:
+        """Go on only with this scope; otherwise 403."""
+        if scope not in self.scopes:
+            raise ForbiddenError(scope)
 
     def read(self) -> AbstractContextManager[Session]:
         return self.services.database.read()
@@ -61,17 +69,17 @@ class Caller:
         return retrying(self.services.database, in_time)
 
 
-async def _authenticated(request: Request) -> Caller:
+async def _identified(request: Request) -> Caller:
     services: Services = request.app.state.services
     token = _bearer(request)
     if b"%00" in request.scope["query_string"]:
         raise BadRequestError("Invalid query: it holds a NUL character")
-    org_id = services.tokens.recall(token) or await run_in_threadpool(services.tokens.find, token)
-    if org_id is None:
+    bearer = services.tokens.recall(token) or await run_in_threadpool(services.tokens.find, token)
+    if bearer is None:
         raise UnauthorizedError("Unauthorized: unknown or expired token")
     received_at: float = request.state.received_at
     until_commit = services.request_deadline_s * 0.9  # the rest is for the commit itself
-    return Caller(services, org_id, received_at + until_commit)
+    return Caller(services, bearer.org_id, bearer.scopes, received_at + until_commit)
 
 
 def _bearer(request: Request) -> str:
@@ -86,4 +94,17 @@ def _bearer(request: Request) -> str:
     return token.strip()
 
 
+def _reading(caller: Annotated[Caller, Depends(_identified)]) -> Caller:
+    caller.require(Scope.READ)
+    return caller
+
+
+def _authenticated(request: Request, caller: Annotated[Caller, Depends(_identified)]) -> Caller:
+    caller.require(Scope.READ if request.method in SAFE_METHODS else Scope.WRITE)
+    return caller
+
+
 Authenticated = Annotated[Caller, Depends(_authenticated)]
+"""May do what the method says: GET takes the scope `read`, everything else takes `write`."""
+Reading = Annotated[Caller, Depends(_reading)]
+"""Only reads, whatever the method."""

@@ -11,7 +11,7 @@ from sqlmodel import Session, col
 from starlette.concurrency import run_in_threadpool
 
 from engine.api.body import JsonRoute
-from engine.api.caller import Authenticated, Caller
+from engine.api.caller import Authenticated, Caller, Reading
 from engine.api.consumer_shapes import (
     Batch,
     ConsumerBody,
@@ -126,7 +126,7 @@ def delete(caller: Authenticated, consumer_id: str) -> Deleted:
 
 @router.get("/{consumer_id}/next")
 async def next_(
-    caller: Authenticated,
+    caller: Reading,
     request: Request,
     consumer_id: str,
     batch_size: Annotated[BatchSize, Query()] = 1,
@@ -138,7 +138,7 @@ async def next_(
 
 @router.post("/{consumer_id}/next")
 async def next_by_post(
-    caller: Authenticated,
+    caller: Reading,
     request: Request,
     consumer_id: str,
     body: NextBody | None = None,
@@ -153,7 +153,7 @@ async def next_by_post(
 
 
 @router.post("/{consumer_id}/ack", status_code=204)
-def ack(caller: Authenticated, consumer_id: str, body: Tokens) -> Response:
+def ack(caller: Reading, consumer_id: str, body: Tokens) -> Response:
     """Acknowledge messages. Doing it twice is harmless."""
     tokens = body.read()
 
@@ -165,7 +165,7 @@ def ack(caller: Authenticated, consumer_id: str, body: Tokens) -> Response:
 
 
 @router.post("/{consumer_id}/nack", status_code=204)
-def nack(caller: Authenticated, consumer_id: str, body: Tokens) -> Response:
+def nack(caller: Reading, consumer_id: str, body: Tokens) -> Response:
     """Give messages back; they are available at once."""
     tokens = body.read()
 

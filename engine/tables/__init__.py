@@ -1,6 +1,6 @@
 """What is true: the engine's tables."""
 
-from engine.tables.access import ApiToken, IdempotencyKey, Organization
+from engine.tables.access import ApiToken, IdempotencyKey, Organization, Scope
 from engine.tables.base import JsonMapping, JsonObject, Row
 from engine.tables.consumer import Consumer, Delivery
 from engine.tables.credential import Credential
@@ -22,6 +22,7 @@ __all__ = [
     "Progress",
     "Record",
     "Row",
+    "Scope",
     "Stream",
     "Sync",
     "SyncFrequency",

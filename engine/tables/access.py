@@ -1,13 +1,15 @@
 """Who may call: organisations, their tokens, and the keys that make a repeated POST harmless."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import UniqueConstraint
+from sqlalchemy import Column, UniqueConstraint
 from sqlmodel import Field
 
 from engine.tables.base import Identified, Owned
+from foundation.database import JsonColumn, UtcDateTime
 
 KEPT_FOR: Final = timedelta(days=1)
 
@@ -22,6 +24,14 @@ class Organization(Identified, table=True):
     """Keys the fingerprints of secrets, so that equal secrets of two organisations look unrelated."""
 
 
+class Scope(StrEnum):
+    """What a token may do; none includes another."""
+
+    READ = "read"
+    WRITE = "write"
+    READ_SECRETS = "read-secrets"
+
+
 class ApiToken(Owned, table=True):
     """A bearer token, known only by its SHA-256."""
 
@@ -29,6 +39,10 @@ class ApiToken(Owned, table=True):
 
     name: str
     token_hash: str = Field(unique=True)
+    scopes: list[str] = Field(sa_column=Column(JsonColumn, nullable=False))
+    expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    last_used_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 class IdempotencyKey(Owned, table=True):

@@ -1,10 +1,9 @@
 """An engine on a fresh database, SQLite and PostgreSQL alike, with the network replaced."""
 
-import os
 import socket
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from limits.storage import MemoryStorage
 from pydantic import SecretStr
 from sqlalchemy import create_engine, make_url, text
 
-from engine.access import hash_token
+from engine.access import create_organization
 from engine.api import create_app
 from engine.backfill.pace import Pace
 from engine.backfill.reader import Reader
@@ -26,7 +25,8 @@ from engine.providers.catalogue import load_catalogue
 from engine.schema import migrate
 from engine.sealing import Safe
 from engine.settings import ProviderOverrides, Settings
-from engine.tables import ApiToken, Organization
+from engine.tables import Scope
+from engine.tokens import issue
 from foundation.database import Database
 from foundation.vault import generate_key
 
@@ -204,15 +204,11 @@ def api(
         yield client
 
 
-def new_organization(database: Database, settings: Settings) -> str:
+def new_organization(database: Database, settings: Settings, scopes: Collection[Scope] = tuple(Scope)) -> str:
     """Add an organisation and give its token."""
-    org_id, token = uuid4(), f"token-{uuid4()}"
-    sealed = settings.vault().seal(os.urandom(32), context=str(org_id))
     with database.write() as session:
-        session.add(Organization(id=org_id, name=str(org_id), sealed_fingerprint_key=sealed))
-        session.flush()
-        session.add(ApiToken(org_id=org_id, name="test", token_hash=hash_token(token)))
-    return token
+        organization = create_organization(session, settings.vault(), str(uuid4()))
+        return issue(session, organization.id, "test", scopes)[1]
 
 
 @pytest.fixture(scope="session")
