@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from sqlmodel import Session
+from sqlmodel import select
 
 from foundation.database import Database
 from models import Connection, State, Tenant
@@ -26,6 +26,7 @@ def a_connection(tenant: Tenant, **columns: Any) -> Connection:
     defaults: dict[str, Any] = {
         "id": uuid4(),
         "tenant_id": tenant.id,
+        "state": state,
         "provider": "stripe",
         "slot": f"slot{uuid4().hex[:8]}",
         "due_at": LONG_AGO,
@@ -67,11 +68,7 @@ def stored(database: Database, connection: Connection) -> Connection:
 
 def all_of(database: Database, kind: Any) -> list[Any]:
     with database.read() as session:
-        return list(_every(session, kind))
-
-
-def _every(session: Session, kind: Any) -> Any:
-    return session.query(kind).all()
+        return list(session.exec(select(kind)))
 
 
 def a_claim(connection: Connection, tenant: Tenant | None = None, **details: Any) -> Claim:
