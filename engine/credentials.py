@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from sqlmodel import Session, col, or_, select, update
 
 from engine.errors import InvalidError, Reasons
+from engine.oauth_apps import check_reference
 from engine.owned import Lock, locked
 from engine.providers.catalogue import Catalogue, CredentialField, CredentialKind, Provider
 from engine.sealing import Safe
@@ -99,6 +100,7 @@ def import_credential(
     session: Session, safe: Safe, org_id: UUID, given: GivenCredential, identity: Identity
 ) -> tuple[Credential, Sequence[UUID]]:
     """Insert or refresh; also says which readings the refreshed credential may get going again."""
+    check_reference(session, org_id, given.oauth_app_id, given.provider.name)
     credential = lookup(session, org_id, given.provider.name, identity, Lock.CHANGE)
     if credential is None:
         return _insert(session, safe, org_id, given, identity), []

@@ -9,7 +9,7 @@ from sqlmodel import Session, col, update
 from engine.errors import InvalidError
 from engine.owned import Lock, locked, owned
 from engine.sealing import Safe
-from engine.tables import OAuthApp
+from engine.tables import Credential, JsonObject, OAuthApp
 from foundation.database import utc_now
 
 
@@ -27,6 +27,31 @@ def oauth_client(session: Session, safe: Safe, org_id: UUID, app_id: UUID) -> OA
     return None if app is None else OAuthClient(app.client_id, open_secret(safe, app))
 
 
+def new_app(
+    safe: Safe,
+    org_id: UUID,
+    *,
+    provider: str,
+    name: str,
+    client_id: str,
+    client_secret: str,
+    redirect_uris: list[str],
+    meta: JsonObject,
+) -> OAuthApp:
+    """An app that is not stored yet, its secret already sealed."""
+    app = OAuthApp(
+        org_id=org_id,
+        provider=provider,
+        name=name,
+        client_id=client_id,
+        sealed_client_secret="",
+        redirect_uris=redirect_uris,
+        meta=meta,
+    )
+    seal_secret(safe, app, client_secret)
+    return app
+
+
 def seal_secret(safe: Safe, app: OAuthApp, client_secret: str) -> None:
     """Put the secret into the row, where only this row can open it again."""
     app.sealed_client_secret = safe.seal_text(client_secret, context=_context(app))
@@ -36,12 +61,12 @@ def open_secret(safe: Safe, app: OAuthApp) -> str:
     return safe.open_text(app.sealed_client_secret, context=_context(app))
 
 
-def apps_by_id(session: Session, org_id: UUID, ids: Iterable[UUID | None]) -> Mapping[UUID, OAuthApp]:
-    """Those of the ids that name an app of this organisation, in one query however many."""
-    wanted = {each for each in ids if each is not None}
-    if not wanted:
+def apps_of(session: Session, org_id: UUID, credentials: Iterable[Credential]) -> Mapping[UUID, OAuthApp]:
+    """The apps registered here that credentials name, in one query however many."""
+    named = {each.oauth_app_id for each in credentials if each.oauth_app_id is not None}
+    if not named:
         return {}
-    return {app.id: app for app in session.exec(owned(OAuthApp, org_id).where(col(OAuthApp.id).in_(wanted)))}
+    return {app.id: app for app in session.exec(owned(OAuthApp, org_id).where(col(OAuthApp.id).in_(named)))}
 
 
 def check_reference(session: Session, org_id: UUID, app_id: UUID | None, provider: str) -> None:

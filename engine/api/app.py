@@ -9,7 +9,7 @@ import httpx
 from fastapi import FastAPI
 
 from engine.access import ensure_access
-from engine.api import consumers, credentials, failures, probes, streams, syncs
+from engine.api import consumers, credentials, failures, oauth_apps, probes, streams, syncs
 from engine.api.arrival import Arrival
 from engine.api.caller import Services
 from engine.api.shapes import Failure
@@ -83,7 +83,7 @@ def create_app(
         redoc_url=None,
     )
     failures.install(app)
-    for module in (credentials, syncs, streams, consumers):
+    for module in (credentials, oauth_apps, syncs, streams, consumers):
         app.include_router(module.router, responses=FAILURES)
     app.include_router(probes.router)
     app.add_middleware(Arrival)

@@ -5,7 +5,6 @@ from uuid import UUID
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field, JsonValue, model_validator
-from sqlalchemy import ColumnElement, false
 from sqlmodel import Session, col
 from starlette.concurrency import run_in_threadpool
 
@@ -13,17 +12,21 @@ from engine.api.body import JsonRoute
 from engine.api.caller import Authenticated, Caller
 from engine.api.idempotency import Key, OnceOnly, once_only
 from engine.api.listing import HealthFilter, Listed, MetadataFilter, Page
-from engine.api.shapes import MASK, Deleted, Given, Metadata, Name, OwnApp, ServerOwnApp, oauth_app
+from engine.api.oauth_app_shapes import Apps, EmbeddedApp, embedded
+from engine.api.shapes import MASK, Deleted, Given, Metadata, Name
+from engine.api.verdicts import Verdict, has_verdict, verdict
 from engine.containment import contains
 from engine.credentials import GivenCredential, Identity, import_credential, lookup, understand
 from engine.errors import InvalidError
 from engine.hints import READ
+from engine.oauth_apps import apps_of
 from engine.owned import Lock, find, owned
 from engine.tables import Credential, Sync
 from foundation.database import utc_now
 
 router = APIRouter(prefix="/v1/credentials", tags=["credentials"], route_class=JsonRoute)
 ROUTE = "POST /v1/credentials"
+REFUSED = "The provider refuses this credential: import it again with valid secrets."
 OUTER_FIELDS = frozenset({"name", "properties", "oauth_app_id", "metadata", "provider"})
 
 
@@ -55,14 +58,6 @@ class CredentialPatch(Given):
     metadata: Metadata | None = None
 
 
-class CredentialHealth(BaseModel):
-    """Contract 4.1, last row."""
-
-    status: str = Field(examples=["ok", "error"])
-    notes: list[str]
-    time: datetime
-
-
 class EmbeddedCredential(BaseModel):
     """A credential inside its sync (contract 2.1)."""
 
@@ -70,19 +65,19 @@ class EmbeddedCredential(BaseModel):
     provider: str
     properties: dict[str, JsonValue] = Field(description="secrets are masked")
     oauth_app_id: UUID | None
-    oauth_app: ServerOwnApp | OwnApp
+    oauth_app: EmbeddedApp
     metadata: dict[str, JsonValue]
     created_at: datetime
     updated_at: datetime
 
     @classmethod
-    def of(cls, credential: Credential) -> "EmbeddedCredential":
+    def of(cls, credential: Credential, apps: Apps) -> "EmbeddedCredential":
         return cls(
             id=credential.id,
             provider=credential.provider,
             properties=masked_properties(credential),
             oauth_app_id=credential.oauth_app_id,
-            oauth_app=oauth_app(credential.oauth_app_id),
+            oauth_app=embedded(credential.oauth_app_id, apps),
             metadata=credential.meta,
             created_at=credential.created_at,
             updated_at=credential.updated_at,
@@ -94,15 +89,15 @@ class CredentialObject(EmbeddedCredential):
 
     kind: str
     name: str | None
-    health: CredentialHealth
+    health: Verdict
 
     @classmethod
-    def of(cls, credential: Credential) -> "CredentialObject":
+    def of(cls, credential: Credential, apps: Apps) -> "CredentialObject":
         return cls(
-            **EmbeddedCredential.of(credential).model_dump(),
+            **EmbeddedCredential.of(credential, apps).model_dump(),
             kind=credential.kind,
             name=credential.name,
-            health=_health(credential),
+            health=verdict(credential.rejected_at, credential.updated_at, REFUSED),
         )
 
 
@@ -157,7 +152,7 @@ async def import_(caller: Authenticated, key: Key, body: CredentialBody) -> Cred
 def _created_earlier(caller: Caller, once: OnceOnly) -> CredentialObject | None:
     with caller.read() as session:
         object_id = once.earlier(session, caller.services.safe, caller.org_id)
-        return CredentialObject.of(find(session, Credential, caller.org_id, object_id)) if object_id else None
+        return _shown(session, find(session, Credential, caller.org_id, object_id)) if object_id else None
 
 
 def _import(
@@ -165,18 +160,18 @@ def _import(
 ) -> CredentialObject:
     safe, woken = caller.services.safe, list[UUID]()
 
-    def work(session: Session) -> Credential:
+    def work(session: Session) -> CredentialObject:
         if once is not None and (earlier := once.earlier(session, safe, caller.org_id)):
-            return find(session, Credential, caller.org_id, earlier)
+            return _shown(session, find(session, Credential, caller.org_id, earlier))
         credential, awake = import_credential(session, safe, caller.org_id, given, identity)
         woken[:] = awake
         if once is not None:
             once.note(session, safe, caller.org_id, credential.id)
-        return credential
+        return _shown(session, credential)
 
-    credential = caller.write(work)
+    imported = caller.write(work)
     caller.services.hints.give(READ, woken)
-    return CredentialObject.of(credential)
+    return imported
 
 
 @router.get("")
@@ -195,36 +190,37 @@ def list_(
     if kind is not None:
         statement = statement.where(Credential.kind == kind)
     if health is not None:
-        statement = statement.where(_has_health(health))
+        statement = statement.where(has_verdict(col(Credential.rejected_at), health))
     if metadata is not None:
         on_sqlite = caller.services.database.is_sqlite
         statement = statement.where(contains(col(Credential.meta), metadata, on_sqlite=on_sqlite))
     with caller.read() as session:
         rows, following = page.cut(session.exec(page.select(statement, Credential)).all(), lambda row: row)
-    return Listed(data=[CredentialObject.of(row) for row in rows], next_cursor=following)
+        apps = apps_of(session, caller.org_id, rows)
+    return Listed(data=[CredentialObject.of(row, apps) for row in rows], next_cursor=following)
 
 
 @router.get("/{credential_id}")
 def get(caller: Authenticated, credential_id: str) -> CredentialObject:
     """Get a credential."""
     with caller.read() as session:
-        return CredentialObject.of(find(session, Credential, caller.org_id, credential_id))
+        return _shown(session, find(session, Credential, caller.org_id, credential_id))
 
 
 @router.patch("/{credential_id}")
 def update(caller: Authenticated, credential_id: str, body: CredentialPatch) -> CredentialObject:
     """Change a credential's name or metadata."""
 
-    def work(session: Session) -> Credential:
+    def work(session: Session) -> CredentialObject:
         credential = find(session, Credential, caller.org_id, credential_id, Lock.CHANGE)
         if "name" in body.model_fields_set:
             credential.name = body.name
         if "metadata" in body.model_fields_set:
             credential.meta = body.metadata or {}
         credential.updated_at = utc_now()
-        return credential
+        return _shown(session, credential)
 
-    return CredentialObject.of(caller.write(work))
+    return caller.write(work)
 
 
 @router.delete("/{credential_id}")
@@ -242,14 +238,5 @@ def delete(caller: Authenticated, credential_id: str) -> Deleted:
     return Deleted(id=caller.write(work))
 
 
-def _health(credential: Credential) -> CredentialHealth:
-    if credential.rejected_at is None:
-        return CredentialHealth(status="ok", notes=[], time=credential.updated_at)
-    note = "The provider refuses this credential: import it again with valid secrets."
-    return CredentialHealth(status="error", notes=[note], time=credential.rejected_at)
-
-
-def _has_health(status: str) -> ColumnElement[bool]:
-    if status in {"ok", "healthy"}:
-        return col(Credential.rejected_at).is_(None)
-    return col(Credential.rejected_at).is_not(None) if status == "error" else false()
+def _shown(session: Session, credential: Credential) -> CredentialObject:
+    return CredentialObject.of(credential, apps_of(session, credential.org_id, [credential]))

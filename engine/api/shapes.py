@@ -3,7 +3,15 @@
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+)
 
 MASK: Final = "***********"
 MAX_NAME: Final = 1_000
@@ -13,6 +21,12 @@ def _empty_list_is_empty_map(value: object) -> object:
     return {} if value == [] else value  # seen on the wire (contract 9.2)
 
 
+def _never(_value: JsonValue) -> JsonValue:
+    raise ValueError("cannot be changed")
+
+
+Never = Annotated[JsonValue, AfterValidator(_never)]
+"""A field of an object that its PATCH refuses."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
 Metadata = Annotated[dict[str, JsonValue], BeforeValidator(_empty_list_is_empty_map)]
 
@@ -37,19 +51,3 @@ class Failure(BaseModel):
     validation_errors: dict[str, JsonValue] | None = Field(
         default=None, examples=[{"name": ["Field required"]}], description="only with 422: field to reasons"
     )
-
-
-class ServerOwnApp(BaseModel):
-    """Stands for the service's own OAuth app (contract 2.1)."""
-
-    kind: Literal["sequin"] = "sequin"
-
-
-class OwnApp(BaseModel):
-    """A customer's OAuth app, by reference."""
-
-    id: UUID
-
-
-def oauth_app(app_id: UUID | None) -> ServerOwnApp | OwnApp:
-    return ServerOwnApp() if app_id is None else OwnApp(id=app_id)

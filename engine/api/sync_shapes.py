@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, Field, JsonValue, ValidationInfo, field_validator
 
 from engine.api.credentials import CredentialBody, EmbeddedCredential
+from engine.api.oauth_app_shapes import Apps
 from engine.api.shapes import Given, Metadata, Name
 from engine.health import Trouble
 from engine.providers.catalogue import RateLimit
@@ -100,7 +101,7 @@ class SyncObject(BaseModel):
     updated_at: datetime
 
     @classmethod
-    def of(cls, sync: Sync, credential: Credential) -> "SyncObject":
+    def of(cls, sync: Sync, credential: Credential, apps: Apps) -> "SyncObject":
         reason = Trouble.model_validate(sync.health_reason) if sync.health_reason else None
         return cls(
             id=sync.id,
@@ -113,7 +114,7 @@ class SyncObject(BaseModel):
             collection_ids=sync.collection_ids,
             rate_limit=RateLimit.model_validate(sync.rate_limit),
             credential_id=credential.id,
-            credential=EmbeddedCredential.of(credential),
+            credential=EmbeddedCredential.of(credential, apps),
             max_age_days=sync.max_age_days,
             sync_frequency=sync.sync_frequency,
             initial_backfill_completed_at=sync.initial_backfill_completed_at,

@@ -20,6 +20,7 @@ from engine.containment import contains
 from engine.credentials import GivenCredential, Identity, import_credential
 from engine.errors import InvalidError, NotFoundError
 from engine.hints import PURGE, READ
+from engine.oauth_apps import apps_of
 from engine.owned import Lock, find, parse_id
 from engine.providers.catalogue import Provider
 from engine.syncs import (
@@ -100,7 +101,7 @@ def _create(caller: Caller, wanted: Wanted, once: OnceOnly | None) -> SyncObject
         started[:] = [*woken, *start_reading(session, sync, wanted.collection_ids)]
         if once is not None:
             once.note(session, caller.services.safe, caller.org_id, sync.id)
-        return SyncObject.of(sync, credential)
+        return SyncObject.of(sync, credential, apps_of(session, caller.org_id, [credential]))
 
     created = caller.write(work)
     caller.services.hints.give(READ, started)
@@ -110,7 +111,10 @@ def _create(caller: Caller, wanted: Wanted, once: OnceOnly | None) -> SyncObject
 def _credential(session: Session, caller: Caller, wanted: Wanted) -> tuple[Credential, list[UUID]]:
     if wanted.given is not None and wanted.identity is not None:
         safe = caller.services.safe
-        credential, woken = import_credential(session, safe, caller.org_id, wanted.given, wanted.identity)
+        try:
+            credential, woken = import_credential(session, safe, caller.org_id, wanted.given, wanted.identity)
+        except InvalidError as exc:
+            raise InvalidError({"credential": exc.reasons or {}}) from None
         return credential, list(woken)
     found = _referenced(session, caller, Credential, "credential_id", wanted.body.credential_id)
     if found.provider != wanted.provider.name:
@@ -171,7 +175,8 @@ def list_(
         statement = statement.where(contains(col(Sync.meta), metadata, on_sqlite=on_sqlite))
     with caller.read() as session:
         rows, following = page.cut(session.exec(page.select(statement, Sync)).all(), lambda row: row[0])
-    return Listed(data=[SyncObject.of(*row) for row in rows], next_cursor=following)
+        apps = apps_of(session, caller.org_id, [credential for _, credential in rows])
+    return Listed(data=[SyncObject.of(*row, apps) for row in rows], next_cursor=following)
 
 
 @router.get("/{sync_id}")
@@ -241,7 +246,7 @@ def _get(session: Session, caller: Caller, sync_id: UUID) -> SyncObject:
     row = session.exec(_with_credential(caller).where(Sync.id == sync_id)).first()
     if row is None:
         raise NotFoundError("sync")
-    return SyncObject.of(*row)
+    return SyncObject.of(*row, apps_of(session, caller.org_id, [row[1]]))
 
 
 def _with_credential(caller: Caller) -> Select[Sync, Credential]:
