@@ -21,10 +21,20 @@ from engine.api.consumer_shapes import (
     MessageObject,
     Tokens,
 )
+from engine.api.idempotency import Key, create_once, once_only
 from engine.api.listing import Listed, MetadataFilter, Page
 from engine.api.shapes import Deleted, Given
 from engine.containment import contains
-from engine.delivery import acknowledge, available, pending, refuse, rewind, starting_position, take
+from engine.delivery import (
+    DeliverPolicy,
+    acknowledge,
+    available,
+    pending,
+    refuse,
+    rewind,
+    starting_position,
+    take,
+)
 from engine.errors import InvalidError, NotFoundError
 from engine.owned import Lock, find, owned
 from engine.tables import Consumer, Stream
@@ -32,6 +42,7 @@ from foundation.database import utc_now
 
 router = APIRouter(prefix="/v1/http-consumers", tags=["http consumers"], route_class=JsonRoute)
 
+ROUTE: Final = "POST /v1/http-consumers"
 MAX_BATCH: Final = 1_000
 MAX_WAIT_MS: Final = 300_000
 FIRST_PAUSE_S: Final = 0.05
@@ -49,12 +60,13 @@ class NextBody(Given):
 
 
 @router.post("")
-def create(caller: Authenticated, body: ConsumerBody) -> ConsumerObject:
+def create(caller: Authenticated, key: Key, body: ConsumerBody) -> ConsumerObject:
     """Create a consumer of a stream."""
+    once = once_only(key, ROUTE, body)
 
-    def work(session: Session) -> Consumer:
+    def consumer_of(session: Session) -> Consumer:
         stream = _stream(session, caller, body.stream_id)
-        consumer = Consumer(
+        return Consumer(
             org_id=caller.org_id,
             stream_id=stream.id,
             name=body.name,
@@ -65,16 +77,27 @@ def create(caller: Authenticated, body: ConsumerBody) -> ConsumerObject:
             meta=body.metadata,
             position=starting_position(session, stream, body.deliver_policy, utc_now()),
         )
-        session.add(consumer)
-        return consumer
+
+    def work(session: Session) -> Consumer:
+        return create_once(session, caller, once, Consumer, lambda: consumer_of(session))
 
     return ConsumerObject.of(caller.write(work))
 
 
 @router.get("")
-def list_(caller: Authenticated, page: Page, metadata: MetadataFilter) -> Listed[ConsumerObject]:
+def list_(
+    caller: Authenticated,
+    page: Page,
+    metadata: MetadataFilter,
+    stream_id: UUID | None = None,
+    name: Annotated[str | None, Query(description="exactly this name")] = None,
+) -> Listed[ConsumerObject]:
     """List consumers."""
     statement = owned(Consumer, caller.org_id)
+    if stream_id is not None:
+        statement = statement.where(Consumer.stream_id == stream_id)
+    if name is not None:
+        statement = statement.where(Consumer.name == name)
     if metadata is not None:
         on_sqlite = caller.services.database.is_sqlite
         statement = statement.where(contains(col(Consumer.meta), metadata, on_sqlite=on_sqlite))
@@ -106,6 +129,20 @@ def update(caller: Authenticated, consumer_id: str, body: ConsumerPatch) -> Cons
         if body.deliver_policy is not None and body.deliver_policy != consumer.deliver_policy:
             stream = find(session, Stream, caller.org_id, consumer.stream_id)
             rewind(session, consumer, stream, body.deliver_policy, utc_now())
+        consumer.updated_at = utc_now()
+        return consumer
+
+    return ConsumerObject.of(caller.write(work))
+
+
+@router.post("/{consumer_id}/reset")
+def reset(caller: Authenticated, consumer_id: str) -> ConsumerObject:
+    """Begin anew where the `deliver_policy` says; what was handed out before may come again."""
+
+    def work(session: Session) -> Consumer:
+        consumer = find(session, Consumer, caller.org_id, consumer_id, Lock.CHANGE)
+        stream = find(session, Stream, caller.org_id, consumer.stream_id)
+        rewind(session, consumer, stream, DeliverPolicy(consumer.deliver_policy), utc_now())
         consumer.updated_at = utc_now()
         return consumer
 

@@ -1,7 +1,7 @@
 """`/v1/streams` (contract 9.1)."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import APIRouter
@@ -10,6 +10,7 @@ from sqlmodel import Session
 
 from engine.api.body import JsonRoute
 from engine.api.caller import Authenticated, Caller
+from engine.api.idempotency import Key, create_once, once_only
 from engine.api.listing import Listed, Page
 from engine.api.shapes import Deleted, Given
 from engine.errors import InvalidError
@@ -18,6 +19,7 @@ from engine.tables import Consumer, Stream, Sync
 from foundation.database import utc_now
 
 router = APIRouter(prefix="/v1/streams", tags=["streams"], route_class=JsonRoute)
+ROUTE: Final = "POST /v1/streams"
 
 
 class StreamBody(Given):
@@ -41,14 +43,16 @@ class StreamObject(BaseModel):
 
 
 @router.post("")
-def create(caller: Authenticated, body: StreamBody) -> StreamObject:
+def create(caller: Authenticated, key: Key, body: StreamBody) -> StreamObject:
     """Create a stream."""
+    once = once_only(key, ROUTE, body)
+
+    def stream_of(session: Session) -> Stream:
+        _refuse_taken(session, caller, body.slug)
+        return Stream(org_id=caller.org_id, slug=body.slug)
 
     def work(session: Session) -> Stream:
-        _refuse_taken(session, caller, body.slug)
-        stream = Stream(org_id=caller.org_id, slug=body.slug)
-        session.add(stream)
-        return stream
+        return create_once(session, caller, once, Stream, lambda: stream_of(session))
 
     return StreamObject.of(caller.write(work))
 

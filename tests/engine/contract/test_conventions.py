@@ -34,11 +34,11 @@ def test_bootstrap_token_works(server: str, settings: Settings) -> None:
     assert httpx.get(f"{server}/v1/syncs", headers={"Authorization": f"Bearer {token}"}).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["credentials", "syncs", "streams", "http-consumers"])
+@pytest.mark.parametrize("path", ["credentials", "oauth-apps", "syncs", "streams", "http-consumers"])
 @pytest.mark.parametrize("row_id", [str(uuid4()), "abc", "1e400", "%00"])
 def test_not_found(api: httpx.Client, path: str, row_id: str) -> None:
     """Contract 1.4: what never was is 404, whatever the id looks like."""
-    noun = {"credentials": "credential", "syncs": "sync", "streams": "stream"}.get(path, "http consumer")
+    noun = {"oauth-apps": "OAuth app"}.get(path, path.removesuffix("s").replace("-", " "))
 
     answer = api.get(f"/v1/{path}/{row_id}")
 

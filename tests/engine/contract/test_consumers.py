@@ -3,6 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -221,6 +222,52 @@ def test_deliver_policies(api: httpx.Client, stream: str, fill: Any, policy: str
 
     for path in (created, changed):
         assert len(receive(api, path, batch_size=10)[0]) == expected
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("all", 3), ("new", 0), ("last", 1)])
+def test_reset(api: httpx.Client, stream: str, fill: Any, policy: str, expected: int) -> None:
+    """Section 10.1, undocumented there: begin anew where the policy says, whatever was acknowledged."""
+    fill(3)
+    path = consumer(api, stream)
+    messages, _ = receive(api, path, batch_size=3)
+    api.post(f"{path}/ack", json=tokens(messages[:1]))
+    api.patch(path, json={"deliver_policy": policy})
+    receive(api, path, batch_size=3)
+
+    reset = api.post(f"{path}/reset")
+    again, info = receive(api, path, batch_size=10)
+
+    assert reset.status_code == 200
+    assert reset.json() == api.get(path).json()
+    assert len(again) == info["num_ack_pending"] == expected
+    assert api.post(f"{path}/ack", json=tokens(messages)).status_code == 204
+    assert receive(api, path, batch_size=10)[1]["num_ack_pending"] == expected
+
+
+def test_list_filters(api: httpx.Client, stream: str) -> None:
+    """Section 10.1: `metadata`; `stream_id` and `name` are supersets."""
+    consumer(api, stream, name="a", metadata={"plan": {"name": "gold"}, "n": 1})
+    consumer(api, stream, name="b")
+
+    def count(**params: Any) -> int:
+        return len(api.get("/v1/http-consumers", params=params).json()["data"])
+
+    assert count() == count(stream_id=stream) == 2
+    assert count(metadata='{"plan": {"name": "gold"}}') == count(name="a") == 1
+    assert count(metadata='{"plan": "gold"}') == count(stream_id=str(uuid4())) == 0
+
+
+@pytest.mark.parametrize("path", ["/v1/streams", "/v1/http-consumers"])
+def test_idempotency_key(api: httpx.Client, stream: str, path: str) -> None:
+    """Superset: the same key and body again is the same object, another body is refused."""
+    body = {"slug": "once", "stream_id": stream}
+
+    first, again, other = (
+        api.post(path, json=each, headers={"Idempotency-Key": "k"})
+        for each in (body, body, body | {"slug": "x", "name": "x"})
+    )
+
+    assert (first.status_code, again.json(), other.status_code) == (200, first.json(), 422)
 
 
 def test_deleted_sync_disappears_from_its_stream(api: httpx.Client, stream: str, fill: Any) -> None:
