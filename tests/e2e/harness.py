@@ -24,8 +24,10 @@ READY_WITHIN_S: Final = 60.0
 class Process:
     """A process in a group of its own, which can be killed and started again."""
 
-    def __init__(self, command: list[str], env: Mapping[str, str], log: Path) -> None:
-        self._command, self._env, self._log = command, env, log
+    def __init__(
+        self, command: list[str], env: Mapping[str, str], log: Path, after: "Process | None" = None
+    ) -> None:
+        self._command, self._env, self._log, self._after = command, env, log, after
         self._popen: subprocess.Popen[bytes] | None = None
 
     @property
@@ -39,6 +41,8 @@ class Process:
 
     def start(self, **env: str) -> Self:
         """Start it, again if need be; `env` changes its environment from now on."""
+        if self._after is not None:
+            assert self._after.wait() == 0, self._after.output
         self._env = {**self._env, **env}
         with self._log.open("ab") as log:
             self._popen = subprocess.Popen(
@@ -92,18 +96,17 @@ class Machine:
         )
         return self._clients[-1]
 
-    def add(self, name: str, command: Iterable[object], env: Mapping[str, str] | None = None) -> Process:
-        """A process yet to be started."""
-        log = self.home / f"{name}.log"
-        self.processes[name] = Process(
-            [str(part) for part in command], {**clean_environment(), **(env or {})}, log
-        )
+    def add(
+        self,
+        name: str,
+        command: Iterable[object],
+        env: Mapping[str, str] | None = None,
+        after: Process | None = None,
+    ) -> Process:
+        """A process yet to be started, which then waits until another one has ended well."""
+        words, log = [str(part) for part in command], self.home / f"{name}.log"
+        self.processes[name] = Process(words, {**clean_environment(), **(env or {})}, log, after)
         return self.processes[name]
-
-    def run(self, name: str, command: Iterable[object], env: Mapping[str, str] | None = None) -> None:
-        """Run something to its end."""
-        process = self.add(name, command, env).start()
-        assert process.wait() == 0, process.output
 
     def wait_for_port(self, port: int, what: str) -> None:
         self.wait_until(lambda: accepts(port), f"{what} listens", START_WITHIN_S)

@@ -43,9 +43,9 @@ class Engine:
         self.http = machine.client(f"{self.url}/v1", self.token)
         engine = (sys.executable, "-m", "engine")
         self._machine = machine
-        machine.run("engine-migrate", (*engine, "migrate"), self.env)
-        self.web = machine.add("engine-web", (*engine, "web", "--port", self.port), self.env)
-        self.work = machine.add("engine-work", (*engine, "work"), self.env)
+        migrate = machine.add("engine-migrate", (*engine, "migrate"), self.env).start()
+        self.web = machine.add("engine-web", (*engine, "web", "--port", self.port), self.env, migrate)
+        self.work = machine.add("engine-work", (*engine, "work"), self.env, migrate)
 
     def start(self) -> Self:
         self.web.start()
@@ -83,18 +83,21 @@ class Gangway:
             **{f"GANGWAY_{name.upper()}": value for name, value in settings.items()},
         }
         self.http = machine.client(f"http://{HOST}:{self.port}", self.operator_token)
-        machine.run("migrate", (GANGWAY, "migrate"), self.env)
-        self.web = machine.add("web", (GANGWAY, "web", "--port", self.port), self.env)
+        self._migrate = machine.add("migrate", (GANGWAY, "migrate"), self.env).start()
+        self.web = self._add("web", "web", "--port", self.port)
         self.beat = self.add_beat("beat")
 
     def add_worker(self, name: str, queues: str = "onboarding,polling,maintenance") -> Process:
-        return self.machine.add(name, (GANGWAY, "work", "--queues", queues, "--name", name), self.env)
+        return self._add(name, "work", "--queues", queues, "--name", name)
 
     def add_beat(self, name: str) -> Process:
-        return self.machine.add(name, (GANGWAY, "beat"), self.env)
+        return self._add(name, "beat")
 
     def add_flower(self, port: int) -> Process:
-        return self.machine.add("flower", (GANGWAY, "flower", "--port", port), self.env)
+        return self._add("flower", "flower", "--port", port)
+
+    def _add(self, name: str, *command: object) -> Process:
+        return self.machine.add(name, (GANGWAY, *command), self.env, self._migrate)
 
     def start_web(self) -> None:
         self.web.start()

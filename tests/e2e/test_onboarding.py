@@ -49,10 +49,10 @@ def test_signups_become_records(new_machine: NewMachine, new_database: NewDataba
         api_token=engine.token,
         plans_file=str(Path(worker.demo.__file__).with_name("plans.toml")),
     )
-    engine.start()
     gangway.beat.start()
     for queue in ("onboarding", "polling"):
         gangway.add_worker(f"worker-{queue}", f"{queue},maintenance").start()
+    engine.start()
     gangway.start_web()
 
     gangway.sign_up(CUSTOMERS, key=key_of)
