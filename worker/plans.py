@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from worker.errors import PlanError
 
 DEFAULT_FILE: Final = Path(__file__).parent / "plans.toml"
+WITHOUT_NUL: Final = r"^[^\x00]*$"
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+CollectionId = Annotated[str, Field(min_length=1, max_length=255, pattern=WITHOUT_NUL)]
 
 
 class PlansError(Exception):
@@ -32,10 +34,8 @@ class Wanted(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    collection_ids: (
-        Annotated[list[Annotated[str, Field(min_length=1, max_length=255)]], Field(max_length=1000)] | None
-    ) = None
-    stream_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    collection_ids: Annotated[list[CollectionId], Field(max_length=1000)] | None = None
+    stream_id: Annotated[str, Field(min_length=1, max_length=64, pattern=WITHOUT_NUL)] | None = None
     rate_limit: RateLimit | None = None
     max_age_days: Count | None = None
     """Whole days; null = no limit."""
@@ -58,7 +58,7 @@ class ProviderPlan(Wanted):
             raise ValueError("expected exactly one of stream and stream_id")
         try:
             self.name.format(tenant="", provider="", slot="")
-        except (KeyError, IndexError, ValueError):
+        except (AttributeError, LookupError, TypeError, ValueError):
             raise ValueError("name: expected at most {tenant}, {provider} and {slot}") from None
         return self
 
@@ -90,10 +90,10 @@ class Plans(BaseModel):
     def load(cls, file: Path | None = None) -> "Plans":
         file = file or DEFAULT_FILE
         try:
-            return cls.model_validate(tomllib.loads(file.read_text()))
+            return cls.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
         except OSError as exc:
             raise PlansError(f"plans file {file}: {exc.strerror}") from exc
-        except tomllib.TOMLDecodeError as exc:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
             raise PlansError(f"plans file {file}: not TOML: {exc}") from exc
         except ValidationError as exc:
             raise PlansError(_explain(file, exc)) from None

@@ -1,9 +1,11 @@
 """What a message may say. Strict: an unknown field is more likely a mistake than something to ignore."""
 
+import math
 from datetime import timedelta
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -18,12 +20,32 @@ from pydantic import (
 
 from foundation.database import utc_now
 from worker.plans import Wanted
+from worker.redaction import redact
 
 FUTURE_TOLERANCE: Final = timedelta(minutes=5)
+EARLIEST_YEAR: Final = 2000
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
-Metadata = dict[str, JsonValue]
+
+
+def _storable(value: JsonValue) -> JsonValue:
+    """Refuse what JSON itself does not know (NaN, infinity) and what PostgreSQL cannot hold (NUL)."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _storable(name)
+            _storable(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _storable(inner)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("numbers must be finite")
+    elif isinstance(value, str) and "\x00" in value:
+        raise ValueError("NUL characters cannot be stored; leave them out")
+    return value
+
+
+Metadata = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
 
 
 class Message(BaseModel):
@@ -33,7 +55,7 @@ class Message(BaseModel):
 class Credential(Message):
     """A credential to import (contract 6.1). Its properties are secret and passed on as they are."""
 
-    properties: dict[str, JsonValue]
+    properties: Metadata
     oauth_app_id: Name | None = None
     name: Name | None = None
     metadata: Metadata = Field(default_factory=dict)
@@ -119,9 +141,11 @@ class Event(Message):
 
     @field_validator("timestamp")
     @classmethod
-    def _not_from_the_future(cls, value: AwareDatetime) -> AwareDatetime:
+    def _of_our_time(cls, value: AwareDatetime) -> AwareDatetime:
         if value > utc_now() + FUTURE_TOLERANCE:
             raise ValueError("lies in the future; the newest event wins, so it would win for too long")
+        if value.year < EARLIEST_YEAR:
+            raise ValueError("lies too far in the past")
         return value
 
 
@@ -161,8 +185,6 @@ class InvalidEventError(Exception):
 
 def parse(body: bytes) -> AnyEvent:
     """Read a message, or say field by field what is wrong with it, never quoting what it says."""
-    if b"\\u0000" in body:
-        raise InvalidEventError({"body": ["NUL characters cannot be stored; leave them out"]})
     try:
         return _EVENT.validate_json(body)
     except ValidationError as exc:
@@ -173,7 +195,10 @@ def _reasons(exc: ValidationError) -> dict[str, list[str]]:
     fields: dict[str, list[str]] = {}
     for error in exc.errors(include_input=False, include_url=False, include_context=False):
         where = ".".join(str(part) for part in error["loc"] if part not in _TYPES) or "body"
-        fields.setdefault(where, []).append(error["msg"].removeprefix("Value error, "))
+        reason = error["msg"].removeprefix("Value error, ")
+        if error["type"].startswith("union_tag_"):  # its message quotes the value
+            where, reason = "type", f"expected one of {', '.join(sorted(_TYPES))}"
+        fields.setdefault(redact(where), []).append(reason)
     return fields
 
 
