@@ -51,7 +51,7 @@ def work(
     name: Annotated[str, typer.Option(help="Name of this worker, unique per host.")] = "worker",
 ) -> None:
     """Do the work: capture credentials, create syncs, poll them."""
-    from foundation.queue import Role
+    from foundation.queue import Role, run_worker
     from worker.app import QUEUE_OF, configure
     from worker.runtime import close_runtime
     from worker.watch import watch_progress
@@ -69,9 +69,10 @@ def work(
     quiet = ["--without-gossip", "--without-mingle", "--loglevel=INFO"]
     arguments = ["worker", *threads, *quiet, f"--queues={','.join(wanted)}", f"--hostname={node}"]
     try:
-        app.worker_main(["--quiet", *arguments])
+        status = run_worker(app, ["--quiet", *arguments])
     finally:
         close_runtime()
+    sys.exit(status)
 
 
 def beat() -> None:
