@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import fakeredis
 import httpx
 import pytest
+import structlog
 from pydantic import SecretStr
 
 from foundation.database import Database
@@ -17,6 +18,13 @@ from worker.settings import Settings
 
 WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 REFUSED = "redis://127.0.0.1:1/0"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_tracebacks() -> None:
+    """Expected trouble is logged in few lines and little time."""
+    renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[structlog.stdlib.add_log_level, renderer])
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from worker.intake.events import (
 )
 from worker.intake.newest import apply_presence, apply_profile, is_newer, merged, stamped
 from worker.plans import Plans
+from worker.rows.locks import in_lock_order
 from worker.rows.record import HINT_GRACE
 from worker.rows.wishes import heed
 
@@ -162,8 +163,9 @@ def _tenant(session: Session, external_id: str) -> Tenant:
     values = Tenant(id=new_id(), external_id=external_id, plan="default").model_dump()
     values["metadata"] = values.pop("metadata_")
     session.execute(_insert_once(session, values))
-    by_id = select(Tenant).where(col(Tenant.external_id) == external_id)
-    return session.exec(by_id.with_for_update()).one()
+    mine = select(Tenant).where(col(Tenant.external_id) == external_id)
+    # not the strongest lock: history rows that workers write meanwhile refer to this row
+    return session.exec(mine.with_for_update(key_share=True)).one()
 
 
 def _insert_once(session: Session, values: dict[str, object]) -> Insert:
@@ -187,10 +189,9 @@ def _known_answer(session: Session, message: Message) -> JsonObject | None:
 
 
 def _connections(session: Session, tenant: Tenant) -> list[Connection]:
-    mine = (
-        select(Connection).where(col(Connection.tenant_id) == tenant.id).order_by(col(Connection.created_at))
-    )
-    return list(session.exec(mine.with_for_update()))
+    mine = select(Connection).where(col(Connection.tenant_id) == tenant.id)
+    locked = session.exec(in_lock_order(session, mine).with_for_update(of=Connection))
+    return sorted(locked, key=lambda connection: connection.created_at)
 
 
 def _answer(message: InboundEvent, tenant: Tenant, connections: list[Connection]) -> JsonObject:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 
 from foundation.database import Database
@@ -72,10 +72,12 @@ class Inbox:
         try:
             with self._database.write() as session:
                 outcomes = [self._store_one(session, waiting.message) for waiting in group]
-        except SQLAlchemyError as exc:
+        except Exception as exc:  # nor the thread that stores them
             log.exception("inbox.not_stored", messages=len(group))
             outcomes = [exc] * len(group)
         for waiting, outcome in zip(group, outcomes, strict=True):
+            if not waiting.answer.set_running_or_notify_cancel():
+                continue  # nobody waits any more; the message is stored all the same
             if isinstance(outcome, Exception):
                 waiting.answer.set_exception(outcome)
             else:
@@ -90,3 +92,6 @@ class Inbox:
             return exc
         except IntegrityError:  # its id was taken by a message about another tenant, stored at this moment
             return InvalidEventError({"webhook-id": ["was used before with another body"]})
+        except Exception as exc:  # a mistake of ours must cost one message, not all of them
+            log.exception("inbox.broken", message_id=message.id)
+            return exc

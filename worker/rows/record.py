@@ -11,6 +11,7 @@ from sqlmodel import Session, col, select
 from foundation.database import storable
 from models import Attempt, AttemptOutcome, Connection, State, Step, Tenant
 from worker.redaction import redact
+from worker.rows.locks import in_lock_order
 from worker.rows.wishes import heed
 from worker.steps.verdict import Claim, Problem, Verdict
 
@@ -34,8 +35,8 @@ def record(
 ) -> list[Recorded]:
     """Write the outcomes. A row that was taken over is left alone: its new holder knows better."""
     ids = [claim.connection.id for claim, _ in results]
-    statement = select(Connection).where(col(Connection.id).in_(ids)).order_by(col(Connection.id))
-    rows = {row.id: row for row in session.exec(statement.with_for_update())}
+    statement = in_lock_order(session, select(Connection).where(col(Connection.id).in_(ids)))
+    rows = {row.id: row for row in session.exec(statement.with_for_update(of=Connection))}
     recorded = []
     for claim, verdict in results:
         row = rows.get(claim.connection.id)
