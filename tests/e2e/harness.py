@@ -29,6 +29,7 @@ class Process:
     ) -> None:
         self._command, self._env, self._log, self._after = command, env, log, after
         self._popen: subprocess.Popen[bytes] | None = None
+        self.deaths = 0
 
     @property
     def output(self) -> str:
@@ -49,6 +50,13 @@ class Process:
                 self._command, env=self._env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
         return self
+
+    def revive(self) -> None:
+        """Start it again if it has ended; it must have told that it failed."""
+        if self._popen is not None and (status := self._popen.poll()) is not None:
+            assert status != 0, f"ended as if all were well:\n{self.output[-3000:]}"
+            self.deaths += 1
+            self.start()
 
     def signal(self, number: signal.Signals) -> None:
         if self._popen is not None and self._popen.poll() is None:
@@ -78,6 +86,8 @@ class Machine:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.processes: dict[str, Process] = {}
+        self.supervised: list[Process] = []
+        """Started again, while something is waited for, should they fail."""
         self._clients: list[httpx.Client] = []
 
     def __enter__(self) -> Self:
@@ -115,6 +125,8 @@ class Machine:
         """Wait for a condition and return how long it took; if it never holds, show the logs."""
         began = time.monotonic()
         while not holds():
+            for process in self.supervised:
+                process.revive()
             if time.monotonic() - began > within_s:
                 raise AssertionError(f"not within {within_s} s: {what}\n{self._last_words()}")
             time.sleep(0.05)
