@@ -1,0 +1,259 @@
+"""`POST /webhooks/{source}` as a sender meets it: statuses, bodies, secrets, and brokers that are down."""
+
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from pydantic import SecretStr
+
+from foundation.database import Database, utc_now
+from foundation.queue import Role
+from models import Connection, InboundEvent, State, Tenant
+from tests.support.events import CANARY, encoded, signed, stripe
+from tests.support.rows import all_of
+from tests.support.web import TestClient
+from worker.app import configure
+from worker.settings import Settings
+from worker.web import create_app
+
+
+def event(kind: str = "tenant.created", *connections: dict[str, Any], **data: Any) -> bytes:
+    body = {"external_id": "org_1", **data}
+    if connections:
+        body["connections"] = list(connections)
+    return encoded({"type": kind, "timestamp": utc_now().isoformat(), "data": body})
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[TestClient]:
+    app = create_app(settings, configure(settings, Role.PUBLISHER))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def web(settings: Settings) -> Iterator[TestClient]:
+    with serving(settings) as client:
+        yield client
+
+
+@pytest.fixture
+def stored(database: Database) -> Database:
+    return database
+
+
+def post(web: TestClient, body: bytes, source: str = "app", **headers: str) -> Any:
+    return web.post(f"/webhooks/{source}", content=body, headers=signed(body) | headers)
+
+
+def test_signed_event_is_accepted(web: TestClient, stored: Database) -> None:
+    """202, with the event's id, the tenant's state, its connections, and where to look."""
+    answer = post(web, event("tenant.created", stripe()))
+
+    assert answer.status_code == 202
+    (row,), (inbound,) = all_of(stored, Connection), all_of(stored, InboundEvent)
+    assert answer.json() == {
+        "event_id": str(inbound.id),
+        "tenant": "org_1",
+        "state": "provisioning",
+        "connections": [{"id": str(row.id), "provider": "stripe", "slot": "default", "state": "requested"}],
+        "status_url": "/v1/tenants/org_1",
+    }
+
+
+def test_repeated_message_gets_the_same_answer(web: TestClient, stored: Database) -> None:
+    """The same message delivered again is answered the same, with one effect."""
+    body = event("tenant.created", stripe())
+    headers = signed(body, message_id="msg_1")
+
+    answers = [web.post("/webhooks/app", content=body, headers=headers) for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [202] * 3
+    assert answers[0].json() == answers[1].json() == answers[2].json()
+    assert len(all_of(stored, InboundEvent)) == 1
+
+
+def test_deliveries_at_once_are_both_accepted(web: TestClient, stored: Database) -> None:
+    """Two deliveries of one message at the same moment are both answered 202, with one effect."""
+    body = event("tenant.created", stripe())
+    headers = signed(body, message_id="msg_1")
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(
+            threads.map(lambda _: web.post("/webhooks/app", content=body, headers=headers), range(8))
+        )
+
+    assert {answer.status_code for answer in answers} == {202}
+    assert [a.json() for a in answers] == [answers[0].json()] * 8
+    assert len(all_of(stored, Tenant)) == len(all_of(stored, Connection)) == 1
+
+
+def test_reused_id_is_refused(web: TestClient) -> None:
+    """Another body under the same id is 422, and says why."""
+    first, second = event(name="one"), event(name="two")
+    web.post("/webhooks/app", content=first, headers=signed(first, message_id="msg_1"))
+
+    answer = web.post("/webhooks/app", content=second, headers=signed(second, message_id="msg_1"))
+
+    assert answer.status_code == 422
+    assert list(answer.json()["validation_errors"]) == ["webhook-id"]
+
+
+GOOD = event("tenant.created", stripe())
+REFUSED: dict[str, tuple[int, str, bytes, dict[str, str]]] = {
+    "unsigned": (401, "app", GOOD, {"webhook-signature": ""}),
+    "wrong signature": (401, "app", GOOD, {"webhook-signature": "v1,AAAA"}),
+    "malformed signature": (401, "app", GOOD, {"webhook-signature": "A,B,C"}),
+    "stale": (401, "app", GOOD, {"webhook-timestamp": "1"}),
+    "unknown source": (404, "nobody", GOOD, {}),
+    "unknown source with odd characters": (404, "%00%ff", GOOD, {}),
+    "form": (415, "app", GOOD, {"content-type": "application/x-www-form-urlencoded"}),
+    "text": (415, "app", GOOD, {"content-type": "text/plain"}),
+    "no type": (415, "app", GOOD, {"content-type": ""}),
+    "almost JSON": (415, "app", GOOD, {"content-type": "application/jsonp"}),
+    "too large": (413, "app", b" " * (1024 * 1024 + 1), {}),
+    "no JSON": (422, "app", b"signup!", {}),
+    "empty": (422, "app", b"", {}),
+    "deep": (422, "app", b"[" * 100_000, {}),
+    "wrong field": (422, "app", event(nmae=CANARY), {}),
+    "unknown plan": (422, "app", event(plan="gold"), {}),
+}
+
+
+@pytest.mark.parametrize(("status", "source", "body", "headers"), REFUSED.values(), ids=REFUSED.keys())
+def test_refusals(
+    web: TestClient, stored: Database, status: int, source: str, body: bytes, headers: dict[str, str]
+) -> None:
+    """Each kind of mistake has its status and one shape of body; nothing is stored, nothing is repeated."""
+    answer = post(web, body, source, **headers)
+
+    assert answer.status_code == status
+    assert answer.json()["summary"]
+    assert ("validation_errors" in answer.json()) is (status == 422)
+    assert CANARY not in answer.text
+    assert all_of(stored, Tenant) == []
+
+
+def test_largest_body_is_read(web: TestClient) -> None:
+    """A body of exactly the limit is not too large."""
+    body = event(metadata={"pad": ""})
+    body = body.replace(b'"pad": ""', b'"pad": "' + b"x" * (1024 * 1024 - len(body)) + b'"')
+
+    assert post(web, body).status_code == 202
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "Application/JSON"])
+def test_content_type_is_read_as_the_standard_says(web: TestClient, content_type: str) -> None:
+    """Parameters and capitals do not matter."""
+    assert post(web, event(), **{"content-type": content_type}).status_code == 202
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_other_methods_are_refused(web: TestClient, method: str) -> None:
+    """Only POST brings events; the refusal has the shape of all others."""
+    answer = web.request(method, "/webhooks/app")
+
+    assert answer.status_code == 405
+    assert answer.json()["summary"]
+
+
+def test_secrets_are_rotated_without_a_gap(settings: Settings) -> None:
+    """While two secrets are set, messages signed with either are accepted."""
+    other = "whsec_" + "QUFB" * 8
+    settings.webhook_secrets["app"].append(SecretStr(other))
+    body = event()
+
+    with serving(settings) as web:
+        old = web.post("/webhooks/app", content=body, headers=signed(body))
+        new = web.post("/webhooks/app", content=body, headers=signed(body, secret=other))
+
+    assert (old.status_code, new.status_code) == (202, 202)
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_secret_is_nowhere_in_the_file(
+    settings: Settings, database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What reaches the disk and the logs holds the credential only sealed."""
+    with serving(settings) as web:
+        assert post(web, event("tenant.created", stripe())).status_code == 202
+        assert post(web, event("tenant.created", stripe(colour=CANARY))).status_code == 422
+        path = Path(database_url.removeprefix("sqlite:///"))
+        written = b"".join(file.read_bytes() for file in path.parent.glob(f"{path.name}*"))
+
+    assert b"org_1" in written
+    assert CANARY.encode() not in written
+    assert CANARY not in capsys.readouterr().out
+
+
+@contextmanager
+def silent_broker() -> Iterator[str]:
+    """Accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+
+
+@pytest.mark.parametrize("broker", ["refused", "silent"])
+def test_broker_that_is_down_delays_nobody(settings: Settings, broker: str, stored: Database) -> None:
+    """Without a broker the answer is 202 all the same, at once, and the rows wait for the sweep."""
+    with silent_broker() as silent:
+        if broker == "silent":
+            settings = settings.model_copy(update={"broker_url": SecretStr(silent)})
+        with serving(settings) as web:
+            post(web, event("tenant.created", external_id="warm"))
+            begun = time.monotonic()
+            answers = [post(web, event("tenant.created", stripe(), external_id=f"org_{n}")) for n in range(5)]
+            took = time.monotonic() - begun
+
+    assert {answer.status_code for answer in answers} == {202}
+    assert took / 5 < 0.25
+    rows = all_of(stored, Connection)
+    assert [(row.state, row.due_at is not None) for row in rows] == [(State.REQUESTED, True)] * 5
+
+
+def test_readiness_tells_database_from_broker(settings: Settings) -> None:
+    """Without a broker webhooks can still be stored, so the process is ready, and says what it lacks."""
+    with serving(settings) as web:
+        answer = web.get("/readyz")
+
+    assert answer.status_code == 200
+    assert answer.json() | {"messages_waiting": None} == {
+        "status": "ok",
+        "database": "ok",
+        "broker": "unreachable",
+        "messages_waiting": None,
+    }
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_not_migrated_is_not_ready(settings: Settings, tmp_path: Path) -> None:
+    """A database without our tables takes no webhooks: the process runs but is not ready."""
+    empty = SecretStr(f"sqlite:///{tmp_path / 'empty.db'}")
+
+    with serving(settings.model_copy(update={"database_url": empty})) as web:
+        assert web.get("/healthz").status_code == 200
+        answer = web.get("/readyz")
+
+    assert answer.status_code == 503
+    assert answer.json()["database"] == "not migrated"
+
+
+def test_openapi_names_every_refusal(web: TestClient) -> None:
+    """The documentation of the intake lists the statuses that senders meet."""
+    described = web.get("/openapi.json").json()["paths"]["/webhooks/{source}"]["post"]["responses"]
+
+    assert {"202", "401", "404", "413", "415", "422"} <= set(described)
+
+
+def test_app_is_not_shared_between_tests(settings: Settings) -> None:
+    """Configuring for a publisher leaves a Celery app that knows its queues."""
+    celery = configure(settings, Role.PUBLISHER)
+
+    assert isinstance(celery, Celery)
+    assert {queue.name for queue in celery.conf.task_queues} == {"onboarding", "polling", "maintenance"}
