@@ -27,7 +27,7 @@ def retry_delay(
     `attempt` counts from 1, the try that has just failed.
     """
     if retry_after_s is not None:
-        wanted = min(retry_after_s, MAX_RETRY_AFTER_S)
+        wanted = min(max(retry_after_s, BASE_S / 10), MAX_RETRY_AFTER_S)
         return timedelta(seconds=wanted * (1 + JITTER * rand()))
     ceiling = min(CAP_S, BASE_S * 2 ** min(attempt - 1, 16))
     return timedelta(seconds=max(ceiling * rand(), BASE_S / 10))

@@ -192,8 +192,8 @@ def _many(model: type[M], only: Set[str] | None = None) -> Callable[[object], li
     return read
 
 
-def _id_of(item: object) -> object:
-    return item.get("id") if isinstance(item, dict) else None
+def _id_of(item: object) -> str | None:
+    return str(item.get("id")) if isinstance(item, dict) else None
 
 
 def _nothing(_body: object) -> None:
