@@ -25,6 +25,8 @@ from worker.steps.verdict import NOW, Claim, Verdict
 from worker.steps.wanted import changes, create_body, marker, wanted_of
 
 FIRST_LOOK = timedelta(seconds=1)
+INTENT_HOLDS = timedelta(seconds=1)
+"""`settle` counts from the intent, so a create that is sent later than this commits its intent anew."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Creating:
     settle: timedelta
     """How long the API may still take to commit a create whose answer was lost."""
     note_intent: Callable[[Claim, datetime], None]
-    """Commits, before a repeated create is sent, that it is about to be; raises if the row is not ours."""
+    """Commits, before a repeated or a late create, that it is about to be sent; raises if it is not ours."""
 
 
 def create(claim: Claim, creating: Creating) -> Verdict:
@@ -87,7 +89,7 @@ def _create(claim: Claim, wanted: WantedSync, creating: Creating) -> RemoteSync:
             "an earlier create may still be committed", retry_after_s=remaining.total_seconds()
         )
     stream_id = creating.streams.id_for(wanted)
-    if claim.earlier_create_at is not None:
+    if claim.earlier_create_at is not None or utc_now() - claim.started_at > INTENT_HOLDS:
         creating.note_intent(claim, now)
     try:
         return _send(claim, wanted, creating.api, stream_id)
