@@ -1,6 +1,7 @@
 """Create: exactly one sync for each connection, whatever became of earlier requests."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,7 +24,7 @@ from worker.errors import (
 from worker.management import ManagementApi
 from worker.plans import Plans
 from worker.rows.claims import ClaimLostError
-from worker.steps.create import Creating, create, facts_after_error
+from worker.steps.create import INTENT_HOLDS, Creating, create, facts_after_error
 from worker.steps.streams import Streams
 from worker.steps.verdict import Claim, Verdict
 from worker.steps.wanted import CONNECTION_KEY
@@ -144,7 +145,15 @@ def assert_noted(request: httpx.Request, noted: list[datetime]) -> None:
     assert noted or request.url.path != "/v1/syncs" or request.method != "POST"
 
 
-def test_lost_claim_creates_nothing(remote: Remote, api: ManagementApi) -> None:
+@pytest.mark.parametrize(
+    "claim",
+    [
+        lambda: claimed(earlier=NOW - SETTLE),
+        lambda: replace(claimed(), started_at=NOW - 2 * INTENT_HOLDS),
+    ],
+    ids=["a second try", "a first try, frozen since it was claimed"],
+)
+def test_lost_claim_creates_nothing(remote: Remote, api: ManagementApi, claim: Callable[[], Claim]) -> None:
     """Where the intent cannot be noted, since another worker holds the row, nothing is sent."""
 
     def lost(_claim: Claim, _at: datetime) -> None:
@@ -153,7 +162,7 @@ def test_lost_claim_creates_nothing(remote: Remote, api: ManagementApi) -> None:
     creating = Creating(api, Plans.load(), Streams(api), settle=SETTLE, note_intent=lost)
 
     with pytest.raises(ClaimLostError):
-        create(claimed(earlier=NOW - SETTLE), creating)
+        create(claim(), creating)
 
     assert remote.count(CREATE) == 0
 
