@@ -119,18 +119,24 @@ def test_a_limiting_api_is_left_in_peace(stranger: Stranger) -> None:
     assert stranger.has_one_sync_each(connections)
 
 
-def test_stopped_workers_and_a_broker_that_forgets(stranger: Stranger, workers: list[Process]) -> None:
-    """Told to stop, workers end in seconds; not even with every message lost is anybody forgotten."""
-    ids = customers("stopped", 60)
+def test_stopped_workers_and_a_broker_that_forgets_and_repeats(
+    stranger: Stranger, workers: list[Process]
+) -> None:
+    """Workers end in seconds when told to; messages lost or doubled meanwhile cost no step and add none."""
+    ids = [*customers("stopped", 60), *customers("forgotten", 40), *customers("tripled", 40)]
+    before = stranger.api.stats()["requests"]
 
-    connections = stranger.gangway.sign_up(ids)
+    connections = stranger.gangway.sign_up(ids[:60])
     await_progress(stranger)
     took = [worker.terminate() for worker in workers]
-    ids += customers("forgotten", 40)
     with redis.Redis.from_url(stranger.redis.url) as client:
-        connections += stranger.gangway.sign_up(ids[60:])
-        stranger.machine.wait_until(lambda: client.llen("onboarding"), "messages wait")
+        connections += stranger.gangway.sign_up(ids[60:100])
+        stranger.machine.wait_until(lambda: is_quiet(client), "all messages wait")
         client.flushall()
+        connections += stranger.gangway.sign_up(ids[100:])
+        stranger.machine.wait_until(lambda: is_quiet(client), "all messages wait")
+        for message in client.lrange("onboarding", 0, -1) * 2:
+            client.lpush("onboarding", message)
     for worker in workers:
         worker.start()
     rest = stranger.gangway.wait_until_done(ids)
@@ -138,6 +144,9 @@ def test_stopped_workers_and_a_broker_that_forgets(stranger: Stranger, workers: 
     log.info("workers ended after %s s; all ready %.1f s after the restart", took, rest)
     assert max(took) < STOPS_WITHIN_S
     assert stranger.has_one_sync_each(connections)
+    after = stranger.api.stats()["requests"]
+    for route in ("POST /v1/credentials", "POST /v1/syncs"):
+        assert after[route] - before.get(route, 0) == len(ids)
 
 
 def await_progress(stranger: Stranger) -> None:
@@ -170,3 +179,10 @@ def bursts(moments: list[float]) -> list[list[float]]:
             groups.append([])
         groups[-1].append(moment)
     return groups
+
+
+def is_quiet(client: "redis.Redis", for_s: float = 0.5) -> bool:
+    """Whether messages wait and no more of them come."""
+    before = client.llen("onboarding")
+    time.sleep(for_s)
+    return 0 < before == client.llen("onboarding")
