@@ -8,11 +8,15 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from hypothesis import settings
 from sqlalchemy import create_engine, make_url, text
 
 from foundation.database import Database
 from foundation.migrations import upgrade
 from models import MIGRATIONS
+
+settings.register_profile("shared machine", deadline=None)  # a slow moment of the machine is no failure
+settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session")
