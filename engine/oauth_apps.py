@@ -10,7 +10,7 @@ from engine.errors import InvalidError
 from engine.owned import Lock, locked, owned
 from engine.sealing import Safe
 from engine.tables import Credential, JsonObject, OAuthApp
-from foundation.database import utc_now
+from foundation.database import Database, utc_now
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,16 @@ def oauth_client(session: Session, safe: Safe, org_id: UUID, app_id: UUID) -> OA
     """The client id and secret of an organisation's app; nothing for an app that is not registered here."""
     app = session.exec(owned(OAuthApp, org_id).where(OAuthApp.id == app_id)).first()
     return None if app is None else OAuthClient(app.client_id, open_secret(safe, app))
+
+
+def any_app(database: Database, app_id: UUID | str) -> OAuthApp | None:
+    """An app of whichever organisation, for those who come without a token and name only the app."""
+    try:
+        row_id = app_id if isinstance(app_id, UUID) else UUID(app_id)
+    except ValueError:
+        return None
+    with database.read() as session:
+        return session.get(OAuthApp, row_id)
 
 
 def new_app(

@@ -23,6 +23,8 @@ class ProviderOverrides(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     base_url: str | None = Field(default=None, pattern=r"^https?://[^/]")
+    authorize_url: str | None = Field(default=None, pattern=r"^https?://[^/]")
+    token_url: str | None = Field(default=None, pattern=r"^https?://[^/]")
 
 
 class Settings(BaseSettings):
@@ -36,6 +38,8 @@ class Settings(BaseSettings):
     tokens: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Bearer tokens that shall exist in the default organisation: `a,b` or a JSON list."""
     providers: dict[str, ProviderOverrides] = Field(default_factory=dict)
+    public_url: str | None = Field(default=None, pattern=r"^https?://[^/]+$")
+    """Where browsers reach this service; what the request says when not set."""
     request_deadline_s: float = Field(default=10.0, gt=0, le=300)
     """A request that creates commits within this time of being received, or not at all."""
     work_threads: int = Field(default=8, ge=1, le=64)

@@ -9,10 +9,22 @@ import httpx
 from fastapi import FastAPI
 
 from engine.access import ensure_access
-from engine.api import consumers, credentials, failures, oauth_apps, probes, streams, syncs
+from engine.api import (
+    connect,
+    connect_token,
+    consumers,
+    credentials,
+    failures,
+    oauth_apps,
+    probes,
+    streams,
+    syncs,
+)
 from engine.api.arrival import Arrival
 from engine.api.caller import Services
 from engine.api.shapes import Failure
+from engine.connect.capture import Capture
+from engine.connect.exchange import Exchange
 from engine.hints import Hints
 from engine.hints import relay as new_relay
 from engine.providers.catalogue import load_catalogue
@@ -51,13 +63,16 @@ def create_app(
         database = open_database(settings)
         vault = settings.vault()
         ensure_access(database, vault, settings.tokens)
-        accounts = Accounts(transport)
+        safe, catalogue = Safe(vault), load_catalogue(settings.providers)
+        accounts, exchange = Accounts(transport), Exchange(transport)
         app.state.services = Services(
             database=database,
             tokens=Tokens(database),
-            safe=Safe(vault),
-            catalogue=load_catalogue(settings.providers),
+            safe=safe,
+            catalogue=catalogue,
             accounts=accounts,
+            capture=Capture(database, safe, catalogue, exchange),
+            public_url=settings.public_url,
             hints=relay,
             request_deadline_s=settings.request_deadline_s,
             is_stopping=stop.is_set,
@@ -71,6 +86,7 @@ def create_app(
             if isinstance(relay, Relay):
                 relay.stop()
             await accounts.aclose()
+            await exchange.aclose()
             database.dispose()
 
     app = FastAPI(
@@ -85,6 +101,8 @@ def create_app(
     failures.install(app)
     for module in (credentials, oauth_apps, syncs, streams, consumers):
         app.include_router(module.router, responses=FAILURES)
+    app.include_router(connect.router)
+    app.include_router(connect_token.router, responses=FAILURES)
     app.include_router(probes.router)
     app.add_middleware(Arrival)
     return app

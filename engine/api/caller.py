@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from sqlmodel import Session
 from starlette.concurrency import run_in_threadpool
 
+from engine.connect.capture import Capture
 from engine.errors import BadRequestError, DeadlineError, ForbiddenError, UnauthorizedError
 from engine.hints import Hints
 from engine.providers.catalogue import Catalogue
@@ -34,7 +35,9 @@ class Services:
     safe: Safe
     catalogue: Catalogue
     accounts: Accounts
+    capture: Capture
     hints: Hints
+    public_url: str | None
     request_deadline_s: float
     is_stopping: Callable[[], bool]
 

@@ -7,6 +7,7 @@ from typing import Final, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from engine.providers.connect import Connect
 from engine.providers.paging import Paging
 from engine.settings import ProviderOverrides
 
@@ -96,6 +97,8 @@ class Provider(Part):
     paging: Paging
     record: RecordPaths
     collections: Mapping[str, Collection]
+    connect: Connect | None = None
+    """How its credentials are captured in a browser, if they can be."""
 
     def collection(self, collection_id: str) -> Collection | None:
         """The collection an id such as `provider:name` stands for."""
@@ -141,6 +144,12 @@ def read_provider(path: Path) -> Provider:
 
 def _overridden(provider: Provider, overrides: Mapping[str, ProviderOverrides]) -> Provider:
     override = overrides.get(provider.name)
-    if override is None or override.base_url is None:
+    if override is None:
         return provider
-    return provider.model_copy(update={"base_url": override.base_url.rstrip("/")})
+    changes: dict[str, object] = {}
+    if override.base_url is not None:
+        changes["base_url"] = override.base_url.rstrip("/")
+    endpoints = override.model_dump(include={"authorize_url", "token_url"}, exclude_none=True)
+    if provider.connect is not None and endpoints:
+        changes["connect"] = provider.connect.model_copy(update=endpoints)
+    return provider.model_copy(update=changes)

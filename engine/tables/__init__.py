@@ -2,6 +2,7 @@
 
 from engine.tables.access import ApiToken, IdempotencyKey, Organization, Scope
 from engine.tables.base import JsonMapping, JsonObject, Row
+from engine.tables.connect_code import ConnectCode
 from engine.tables.consumer import Consumer, Delivery
 from engine.tables.credential import Credential
 from engine.tables.oauth_app import OAuthApp
@@ -11,6 +12,7 @@ from engine.tables.sync import INITIALIZING, Progress, Sync, SyncFrequency, Sync
 __all__ = [
     "INITIALIZING",
     "ApiToken",
+    "ConnectCode",
     "Consumer",
     "Credential",
     "Delivery",

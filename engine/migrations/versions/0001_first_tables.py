@@ -106,6 +106,30 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_oauth_app_org_id"), ["org_id"], unique=False)
 
     op.create_table(
+        "connect_code",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("org_id", sa.Uuid(), nullable=False),
+        sa.Column("oauth_app_id", sa.Uuid(), nullable=False),
+        sa.Column("code_hash", sa.String(), nullable=False),
+        sa.Column("sealed_grant", sa.String(), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["oauth_app_id"],
+            ["oauth_app.id"],
+            name=op.f("fk_connect_code_oauth_app_id"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(["org_id"], ["organization.id"], name=op.f("fk_connect_code_org_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_connect_code")),
+        sa.UniqueConstraint("code_hash", name=op.f("uq_connect_code_code_hash")),
+    )
+    with op.batch_alter_table("connect_code", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_connect_code_expires_at"), ["expires_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_connect_code_oauth_app_id"), ["oauth_app_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_connect_code_org_id"), ["org_id"], unique=False)
+
+    op.create_table(
         "stream",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
@@ -294,6 +318,12 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_stream_org_id"))
 
     op.drop_table("stream")
+    with op.batch_alter_table("connect_code", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_connect_code_org_id"))
+        batch_op.drop_index(batch_op.f("ix_connect_code_oauth_app_id"))
+        batch_op.drop_index(batch_op.f("ix_connect_code_expires_at"))
+
+    op.drop_table("connect_code")
     with op.batch_alter_table("oauth_app", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_oauth_app_org_id"))
 
