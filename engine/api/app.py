@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from engine.access import ensure_access
 from engine.api import (
+    collections,
     connect,
     connect_token,
     consumers,
@@ -99,7 +100,7 @@ def create_app(
         redoc_url=None,
     )
     failures.install(app)
-    for module in (credentials, oauth_apps, syncs, streams, consumers):
+    for module in (credentials, collections, oauth_apps, syncs, streams, consumers):
         app.include_router(module.router, responses=FAILURES)
     app.include_router(connect.router)
     app.include_router(connect_token.router, responses=FAILURES)

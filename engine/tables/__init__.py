@@ -2,6 +2,7 @@
 
 from engine.tables.access import ApiToken, IdempotencyKey, Organization, Scope
 from engine.tables.base import JsonMapping, JsonObject, Row
+from engine.tables.collection_refresh import CollectionRefresh, RefreshStatus
 from engine.tables.connect_code import ConnectCode
 from engine.tables.consumer import Consumer, Delivery
 from engine.tables.credential import Credential
@@ -12,6 +13,7 @@ from engine.tables.sync import INITIALIZING, Progress, Sync, SyncFrequency, Sync
 __all__ = [
     "INITIALIZING",
     "ApiToken",
+    "CollectionRefresh",
     "ConnectCode",
     "Consumer",
     "Credential",
@@ -23,6 +25,7 @@ __all__ = [
     "Organization",
     "Progress",
     "Record",
+    "RefreshStatus",
     "Row",
     "Scope",
     "Stream",

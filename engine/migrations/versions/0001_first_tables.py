@@ -71,6 +71,22 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_credential_org_id"), ["org_id"], unique=False)
 
     op.create_table(
+        "collection_refresh",
+        sa.Column("credential_id", sa.Uuid(), nullable=False),
+        sa.Column("status", sa.String(), nullable=False),
+        sa.Column("last_started_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("last_succeeded_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("error", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=True),
+        sa.Column("schemas", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["credential_id"],
+            ["credential.id"],
+            name=op.f("fk_collection_refresh_credential_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("credential_id", name=op.f("pk_collection_refresh")),
+    )
+    op.create_table(
         "idempotency_key",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
@@ -332,6 +348,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_idempotency_key_org_id"))
 
     op.drop_table("idempotency_key")
+    op.drop_table("collection_refresh")
     with op.batch_alter_table("credential", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_credential_org_id"))
 
