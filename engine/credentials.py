@@ -1,6 +1,6 @@
 """Importing credentials: one per upstream account, however often and however concurrently (contract 6.1)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
@@ -11,7 +11,9 @@ from sqlmodel import Session, col, or_, select, update
 from engine.errors import InvalidError, Reasons
 from engine.oauth_apps import check_reference
 from engine.owned import Lock, locked
+from engine.providers.auth import Grant, proof
 from engine.providers.catalogue import Catalogue, CredentialField, CredentialKind, Provider
+from engine.providers.urls import ForbiddenUrlError, placeholders
 from engine.sealing import Safe
 from engine.tables import Credential, JsonMapping, JsonObject, Progress, Sync
 from foundation.database import new_id, utc_now
@@ -33,8 +35,13 @@ class GivenCredential:
     metadata: JsonObject | None
 
     @property
-    def token(self) -> str:
-        return token_of(self.provider.credential_kinds[self.kind], self.secrets)
+    def grant(self) -> Grant:
+        return self.provider.credential_kinds[self.kind].grant
+
+    @property
+    def proof(self) -> str:
+        """What tells it from every other credential."""
+        return proof(self.grant, {**self.properties, **self.secrets})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,7 @@ def understand(
     if reasons := _reasons(kind, given):
         raise _refused(reasons)
     secrets = {key: value for key, value in given.items() if _field(kind, key).secret}
+    _check_address(provider, given)
     return GivenCredential(
         provider=provider,
         kind=kind_name,
@@ -75,11 +83,6 @@ def understand(
         oauth_app_id=oauth_app_id,
         metadata=metadata,
     )
-
-
-def token_of(kind: CredentialKind, secrets: Mapping[str, object]) -> str:
-    """The secret that requests carry."""
-    return next(str(secrets[name]) for name in kind.token if name in secrets)
 
 
 def lookup(
@@ -134,6 +137,8 @@ def _insert(
 def _refresh(
     session: Session, safe: Safe, credential: Credential, given: GivenCredential, identity: Identity
 ) -> None:
+    if credential.fingerprint != identity.fingerprint or credential.rejected_at is not None:
+        credential.sealed_tokens = credential.renewing_until = None  # they came of other secrets
     credential.kind = given.kind
     credential.properties = given.properties
     credential.secret_names = list(given.secrets)
@@ -185,10 +190,16 @@ def _reasons(kind: CredentialKind, given: JsonMapping) -> Reasons:
         if name in kind.fields and not _is_of_type(given[name], field)
     }
     missing = [name for name, field in kind.fields.items() if field.required and name not in given]
-    reasons |= {name: ["is required"] for name in missing}
-    if not any(given.get(name) for name in kind.token):
-        reasons.setdefault(kind.token[0], ["is required"])
-    return reasons
+    missing += [names[0] for names in kind.grant.needs if not any(given.get(name) for name in names)]
+    return {name: ["is required"] for name in missing} | reasons
+
+
+def _check_address(provider: Provider, given: JsonMapping) -> None:
+    """Refuse properties that would send requests to anybody but the provider."""
+    try:
+        provider.root(given)
+    except ForbiddenUrlError as exc:
+        raise _refused({name: [str(exc)] for name in placeholders(provider.base_url)}) from None
 
 
 def _field(kind: CredentialKind, name: str) -> CredentialField:
@@ -203,6 +214,8 @@ def _is_of_type(value: JsonValue, field: CredentialField) -> bool:
             return isinstance(value, bool)
         case "integer":
             return isinstance(value, int) and not isinstance(value, bool)
+        case "id":
+            return isinstance(value, str | int) and not isinstance(value, bool)
         case "array":
             return isinstance(value, list)
 

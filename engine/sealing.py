@@ -8,8 +8,9 @@ from uuid import UUID
 
 from sqlmodel import Session
 
-from engine.tables import Credential, Organization
-from foundation.vault import Vault
+from engine.providers.issue import Tokens
+from engine.tables import Credential, JsonObject, Organization
+from foundation.vault import Vault, VaultError
 
 
 class Safe:
@@ -22,10 +23,24 @@ class Safe:
     def seal(self, secrets: Mapping[str, object], *, org_id: UUID, credential_id: UUID) -> str:
         return self._vault.seal(json.dumps(dict(secrets)).encode(), context=f"{org_id}:{credential_id}")
 
-    def open(self, credential: Credential) -> dict[str, object]:
+    def open(self, credential: Credential) -> JsonObject:
         context = f"{credential.org_id}:{credential.id}"
-        opened: dict[str, object] = json.loads(self._vault.open(credential.sealed_secrets, context=context))
+        opened: JsonObject = json.loads(self._vault.open(credential.sealed_secrets, context=context))
         return opened
+
+    def seal_tokens(self, credential: Credential, tokens: Tokens) -> None:
+        """Put what the provider issued into the row."""
+        credential.sealed_tokens = self.seal_text(tokens.model_dump_json(), context=_issued(credential))
+
+    def open_tokens(self, credential: Credential) -> Tokens | None:
+        """What the provider issued; nothing when it is not there, or sealed with a key that is gone."""
+        if credential.sealed_tokens is None:
+            return None
+        try:
+            opened = self.open_text(credential.sealed_tokens, context=_issued(credential))
+        except VaultError:
+            return None
+        return Tokens.model_validate_json(opened)
 
     def seal_text(self, text: str, *, context: str) -> str:
         """Seal something that is no credential's; `context` names whose it is."""
@@ -44,3 +59,7 @@ class Safe:
         key = self._vault.open(organization.sealed_fingerprint_key, context=str(org_id))
         self._fingerprint_keys[org_id] = key
         return key
+
+
+def _issued(credential: Credential) -> str:
+    return f"tokens:{credential.org_id}:{credential.id}"

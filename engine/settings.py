@@ -25,6 +25,9 @@ class ProviderOverrides(BaseModel):
     base_url: str | None = Field(default=None, pattern=r"^https?://[^/]")
     authorize_url: str | None = Field(default=None, pattern=r"^https?://[^/]")
     token_url: str | None = Field(default=None, pattern=r"^https?://[^/]")
+    client_id: str | None = None
+    client_secret: SecretStr | None = None
+    """The installation's own OAuth app, for credentials that name none; of a GitHub App, its private key."""
 
 
 class Settings(BaseSettings):

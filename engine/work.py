@@ -10,6 +10,7 @@ from celery import Celery
 from celery.signals import task_prerun, worker_shutting_down
 
 from engine.app import create_celery
+from engine.authority import own_apps
 from engine.backfill.fetch import new_client
 from engine.backfill.pace import Pace
 from engine.backfill.reader import Reader
@@ -42,6 +43,7 @@ def work(settings: Settings) -> None:
         pace=Pace.on_redis(broker_url),
         client=new_client(settings.work_threads),
         stopping=stopping,
+        own_apps=own_apps(settings.providers),
     )
     app = create_celery(broker_url, reader)
     clock = Clock(new_celery(broker_url, Role.PUBLISHER), stopping)

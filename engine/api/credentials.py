@@ -132,7 +132,7 @@ async def identify(caller: Caller, given: GivenCredential) -> Identity:
 def _identify_by_secret(caller: Caller, given: GivenCredential) -> Identity:
     with caller.read() as session:
         fingerprint = caller.services.safe.fingerprint(
-            session, caller.org_id, given.provider.name, given.token
+            session, caller.org_id, given.provider.name, given.proof
         )
         known = lookup(session, caller.org_id, given.provider.name, Identity(fingerprint, None))
         return Identity(fingerprint, known.account_key if known else None)

@@ -1,21 +1,32 @@
-"""One request to a provider: bounded in time and size, ending in a payload or a named failure."""
+"""One request to a provider: bounded in time and size, ending in a page or a named failure."""
 
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 import httpx
 from pydantic import JsonValue
 
-from engine.backfill.verdict import Failure, judge, unreachable
-from engine.providers.catalogue import Collection, Provider
+from engine.backfill.verdict import Failure, judge, retry_after, unreachable
+from engine.health import TroubleCode
+from engine.providers.answer import Answer, StrayLinkError, UnreadableAnswerError
+from engine.providers.catalogue import Provider
 from engine.providers.paging import Cursor
+from engine.providers.records import Page, read_page
+from engine.providers.throttle import is_throttled, resets_in_s
+from engine.providers.urls import on_origin_of
+from engine.providers.walk import Request, request
 from foundation.database import utc_now
 
 TIMEOUT: Final = httpx.Timeout(6.0, connect=3.0)
 WHOLE_ANSWER_S: Final = 8.0
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
+MAX_REFUSAL_BYTES: Final = 64 * 1024
+REFUSALS: Final = frozenset({401, 403})
+
+Clock = Callable[[], float]
 
 
 class FetchError(Exception):
@@ -25,6 +36,20 @@ class FetchError(Exception):
         super().__init__(failure, status)
         self.failure = failure
         self.status = status
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether another token might have been accepted."""
+        return self.status in REFUSALS and self.failure.code is not TroubleCode.RATE_LIMITED
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where a credential's requests go and what they carry."""
+
+    base_url: str
+    token: str = field(repr=False)
+    is_renewable: bool = False
 
 
 def new_client(connections: int, transport: httpx.BaseTransport | None = None) -> httpx.Client:
@@ -37,47 +62,78 @@ def fetch(
     client: httpx.Client,
     provider: Provider,
     collection_id: str,
-    token: str,
+    access: Access,
     cursor: Cursor | None,
-    clock: Callable[[], float] = time.monotonic,
-) -> JsonValue:
-    """The payload of one page; raises `FetchError` for everything else."""
-    collection = _collection(provider, collection_id)
-    request = client.build_request(
-        "GET",
-        provider.base_url + collection.path,
-        params={**collection.params, **provider.paging.params(cursor)},
-        headers=provider.auth.headers(token),
+    clock: Clock = time.monotonic,
+) -> Page:
+    """The page at a cursor; raises `FetchError` for everything else."""
+    wanted = request(provider, collection_id, cursor)
+    answer = get(client, provider, collection_id, access, wanted, clock)
+    try:
+        return read_page(provider, collection_id, answer, cursor)
+    except StrayLinkError as exc:
+        raise FetchError(Failure(TroubleCode.COLLECTION_FAILED, f"{provider.title} {exc}")) from None
+    except UnreadableAnswerError as exc:
+        raise FetchError(Failure(TroubleCode.PROVIDER_UNAVAILABLE, f"{provider.title} {exc}")) from None
+
+
+def get(
+    client: httpx.Client,
+    provider: Provider,
+    collection_id: str,
+    access: Access,
+    wanted: Request,
+    clock: Clock = time.monotonic,
+) -> Answer:
+    """The answer to one request about a collection; raises `FetchError` for everything else."""
+    url = on_origin_of(access.base_url, wanted.path) if wanted.is_link else access.base_url + wanted.path
+    # without parameters httpx would take `{}` to mean that a link's own query is to go
+    asked = client.build_request(
+        "GET", url, params=wanted.params or None, headers=provider.carrying(access.token)
     )
     give_up_at = clock() + WHOLE_ANSWER_S
     try:
-        answer = client.send(request, stream=True)
+        reply = client.send(asked, stream=True)
         try:
-            if not answer.is_success:
-                failure = judge(provider.title, collection_id, answer.status_code, answer.headers, utc_now())
-                raise FetchError(failure, answer.status_code)
-            body = _read(answer, give_up_at, clock)
+            if reply.status_code in wanted.missing:
+                return Answer(None, str(asked.url), is_missing=True)
+            if not reply.is_success:
+                raise _refused(provider, collection_id, reply, give_up_at, clock)
+            body = _read(reply, MAX_ANSWER_BYTES, give_up_at, clock)
         finally:
-            answer.close()
-        return _parse(body)
+            reply.close()
+        next_link = reply.links.get("next", {}).get("url")
+        return Answer(_parse(body), str(asked.url), next_link)
     except httpx.HTTPError as exc:
         raise FetchError(unreachable(provider.title, type(exc).__name__)) from None
     except ValueError:
         raise FetchError(unreachable(provider.title, "not JSON")) from None
 
 
-def _collection(provider: Provider, collection_id: str) -> Collection:
-    collection = provider.collection(collection_id)
-    if collection is None:
-        raise LookupError(f"{provider.name} has no collection {collection_id}")
-    return collection
+def _refused(
+    provider: Provider, collection_id: str, reply: httpx.Response, give_up_at: float, clock: Clock
+) -> FetchError:
+    """Whose trouble an unsuccessful answer is. Its own text stays out: it may quote the secret."""
+    status, headers, now = reply.status_code, reply.headers, utc_now()
+    body = ""
+    if provider.throttle.codes and status in provider.throttle.statuses:
+        body = _read(reply, MAX_REFUSAL_BYTES, give_up_at, clock).decode(errors="replace")
+    if is_throttled(provider.throttle, status, headers, body):
+        wait = retry_after(headers.get("retry-after"), now)
+        wait = resets_in_s(provider.throttle, headers, now) if wait is None else wait
+        message = f"{provider.title} asks to slow down ({status})"
+        return FetchError(Failure(TroubleCode.RATE_LIMITED, message, wait), status)
+    if status == httpx.codes.FORBIDDEN and provider.forbidden == "collection":
+        message = f"{provider.title} does not let this credential list {collection_id} (403)"
+        return FetchError(Failure(TroubleCode.COLLECTION_FAILED, message), status)
+    return FetchError(judge(provider.title, collection_id, status, headers, now), status)
 
 
-def _read(answer: httpx.Response, give_up_at: float, clock: Callable[[], float]) -> bytes:
+def _read(reply: httpx.Response, limit: int, give_up_at: float, clock: Clock) -> bytes:
     body = bytearray()
-    for chunk in answer.iter_bytes():
+    for chunk in reply.iter_bytes():
         body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
+        if len(body) > limit:
             raise httpx.ReadError("the answer is too large")
         if clock() > give_up_at:
             raise httpx.ReadTimeout("the answer takes too long")

@@ -88,9 +88,11 @@ def _store(session: Session, claim: Claim, held: Held, page: Page, now: datetime
     fresh = append(session, claim, progress.pass_id, records, now)
     has_moved = fresh > 0 or len(records) < len(page.records)
     is_stale = page.following is not None and (not has_moved or page.following == progress.cursor)
-    progress.pages_read += 1
+    if has_moved or not page.is_onward:
+        progress.stale_pages = progress.stale_pages + 1 if is_stale else 0
+        progress.pages_read += 1
+    progress.pages_read = max(progress.pages_read, 1)
     progress.records_read += fresh
-    progress.stale_pages = progress.stale_pages + 1 if is_stale else 0
     progress.cursor = page.following
     return page.following is None or (cutoff is not None and ends_at(page, cutoff))
 

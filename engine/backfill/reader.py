@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -13,20 +13,19 @@ import structlog
 from redis.exceptions import RedisError
 from sqlmodel import Session
 
+from engine.authority import Authority
 from engine.backfill.claim import Claim, claim, hold, release
-from engine.backfill.fetch import FetchError, fetch
+from engine.backfill.fetch import Access, FetchError, fetch
 from engine.backfill.outcome import record_failure, record_page
 from engine.backfill.pace import Pace
-from engine.backfill.verdict import Failure, unreachable
-from engine.credentials import token_of
-from engine.health import TroubleCode
+from engine.backfill.verdict import Failure
+from engine.oauth_apps import OAuthClient
 from engine.providers.catalogue import Catalogue
 from engine.providers.paging import Cursor
-from engine.providers.records import Page, UnreadableAnswerError, read_page
+from engine.providers.records import Page
 from engine.sealing import Safe
 from engine.transactions import retrying
 from foundation.database import Database, utc_now
-from foundation.vault import VaultError
 
 SLICE_S: Final = 3.0
 LONGEST_SLEEP_S: Final = 1.0
@@ -47,6 +46,7 @@ class Reader:
     client: httpx.Client
     stopping: threading.Event = field(default_factory=threading.Event)
     slice_s: float = SLICE_S
+    own_apps: Mapping[str, OAuthClient] = field(default_factory=dict)
 
     def read(self, progress_ids: Sequence[UUID]) -> Sequence[UUID]:
         """Read what can be read in one slice; says which readings have more to do right now."""
@@ -69,11 +69,18 @@ class Reader:
             return self._read_pages(taken, over_at)
 
     def _read_pages(self, taken: Claim, over_at: float) -> bool:
-        cursor = taken.cursor
+        cursor, may_renew = taken.cursor, True
         try:
-            token = self._token(taken)
+            access = self.authority.access(taken.credential)
             while (later_s := self._grant(taken, over_at)) is None:
-                page = self._fetch(taken, token, cursor)
+                try:
+                    page = self._fetch(taken, access, cursor)
+                except FetchError as exc:
+                    if not (exc.is_refusal and access.is_renewable and may_renew):
+                        raise
+                    may_renew = False
+                    access = self.authority.access(taken.credential, instead_of=access)
+                    continue
                 if not self._record(taken, page):
                     return False
                 cursor = page.following
@@ -82,13 +89,9 @@ class Reader:
             return False
         return self._give_back(taken, later_s)
 
-    def _token(self, taken: Claim) -> str:
-        kind = self.catalogue[taken.provider].credential_kinds[taken.credential.kind]
-        try:
-            return token_of(kind, self.safe.open(taken.credential))
-        except VaultError:
-            message = "The stored credential cannot be opened with the vault's keys: import it again"
-            raise FetchError(Failure(TroubleCode.CREDENTIAL_REJECTED, message)) from None
+    @property
+    def authority(self) -> Authority:
+        return Authority(self.database, self.safe, self.catalogue, self.client, self.own_apps)
 
     def _grant(self, taken: Claim, over_at: float) -> float | None:
         """Nothing once a request is allowed; otherwise how long the reading shall rest."""
@@ -105,13 +108,8 @@ class Reader:
             self.stopping.wait(wait_s)
         return 0.0
 
-    def _fetch(self, taken: Claim, token: str, cursor: Cursor | None) -> Page:
-        provider = self.catalogue[taken.provider]
-        payload = fetch(self.client, provider, taken.collection_id, token, cursor)
-        try:
-            return read_page(provider, taken.collection_id, payload)
-        except UnreadableAnswerError as exc:
-            raise FetchError(unreachable(provider.title, str(exc))) from None
+    def _fetch(self, taken: Claim, access: Access, cursor: Cursor | None) -> Page:
+        return fetch(self.client, self.catalogue[taken.provider], taken.collection_id, access, cursor)
 
     def _record(self, taken: Claim, page: Page) -> bool:
         return retrying(self.database, lambda session: record_page(session, taken, page, utc_now()))

@@ -2,22 +2,20 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
+from engine.providers.auth import Auth, Grant, Refresh
 from engine.providers.connect import Connect
 from engine.providers.paging import Paging
+from engine.providers.part import Part
+from engine.providers.throttle import Throttle
+from engine.providers.urls import path_of, placeholders, resolve
 from engine.settings import ProviderOverrides
 
 FILES: Final = Path(__file__).parent
-
-
-class Part(BaseModel):
-    """A part of a provider's file: nothing unknown, nothing changed after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class RateLimit(Part):
@@ -31,32 +29,25 @@ class RateLimit(Part):
 class CredentialField(Part):
     """One property of a credential."""
 
-    type: Literal["string", "boolean", "integer", "array"]
+    type: Literal["string", "boolean", "integer", "array", "id"]
+    """An id is a string or an integer: documented as one and seen as the other (contract 14, row 10)."""
     secret: bool = False
     required: bool = False
 
 
 class CredentialKind(Part):
-    """One shape of `properties`: its fields, and which of them may hold the token that requests carry."""
+    """One shape of `properties`: its fields, how it comes by a token, and which fields name the account."""
 
-    token: tuple[str, ...] = Field(min_length=1)
+    grant: Grant
     fields: Mapping[str, CredentialField]
+    account: tuple[str, ...] = ()
 
     @model_validator(mode="after")
-    def _tokens_are_secret(self) -> "CredentialKind":
-        if not all(name in self.fields and self.fields[name].secret for name in self.token):
-            raise ValueError("every token must be a secret field")
+    def _knows_what_it_uses(self) -> "CredentialKind":
+        unknown = {*self.account, *(name for names in self.grant.needs for name in names)} - set(self.fields)
+        if unknown:
+            raise ValueError(f"not among the fields: {', '.join(sorted(unknown))}")
         return self
-
-
-class Auth(Part):
-    """The header that carries the token."""
-
-    header: str
-    value: str = Field(pattern=r"\{token\}")
-
-    def headers(self, token: str) -> dict[str, str]:
-        return {self.header: self.value.format(token=token)}
 
 
 class Identity(Part):
@@ -70,18 +61,33 @@ class Identity(Part):
 class RecordPaths(Part):
     """Where a page holds its records, and a record its id and times; dots go deeper."""
 
-    list: str
-    id: str
+    list: str | None = None
+    """Without it, the answer itself is the list."""
+    id: str = "id"
     created: str | None = None
     updated: str | None = None
+    without: str | None = None
+    """What has a value here belongs to another collection and is passed over."""
+
+
+class Parent(Part):
+    """A collection that has to be walked first, as each of its records has a list of its own."""
+
+    collection: str
+    scope: str | None = None
+    """Where a parent holds an id that sets the ids of its records apart from those of other parents."""
+    missing: tuple[int, ...] = (404, 410)
+    """Statuses of a list that mean that this parent has none."""
 
 
 class Collection(Part):
-    """One kind of upstream object."""
+    """One kind of upstream object; `{name}` in the path is a value of the parent."""
 
     path: str
     params: Mapping[str, str] = Field(default_factory=dict)
-    record: RecordPaths | None = None
+    record: RecordPaths
+    paging: Paging
+    parent: Parent | None = None
 
 
 class Provider(Part):
@@ -90,25 +96,72 @@ class Provider(Part):
     name: str
     title: str
     base_url: str
-    auth: Auth
+    """`{name}` in it is a property of the credential; then `hosts` says where it may lead."""
+    hosts: tuple[str, ...] = ()
+    prefix: str = ""
+    """What the paths of collections and of the identity have in common."""
+    headers: Mapping[str, str] = Field(default_factory=dict)
+    """What every request carries besides the token."""
+    auth: Auth = Auth()
     credential_kinds: Mapping[str, CredentialKind]
     identity: Identity | None = None
     rate_limit: RateLimit
-    paging: Paging
-    record: RecordPaths
+    throttle: Throttle = Throttle()
+    forbidden: Literal["credential", "collection"] = "credential"
+    """What a 403 refuses: some providers answer so when the credential lacks one permission."""
     collections: Mapping[str, Collection]
     connect: Connect | None = None
     """How its credentials are captured in a browser, if they can be."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _common(cls, value: Any) -> Any:
+        """`paging` and `record` stand for every collection; a collection may say otherwise."""
+        if not isinstance(value, dict) or not isinstance(value.get("collections"), dict):
+            return value
+        paging, record = value.get("paging"), value.get("record") or {}
+        collections = {
+            name: {"paging": paging, **each, "record": record | (each.get("record") or {})}
+            for name, each in value["collections"].items()
+        }
+        outer = {key: each for key, each in value.items() if key not in {"paging", "record"}}
+        return outer | {"collections": collections}
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> "Provider":
+        for name, each in self.collections.items():
+            parent = self.collections.get(each.parent.collection) if each.parent else None
+            if each.parent and (parent is None or parent.parent is not None):
+                raise ValueError(f"{name}: the parent must be a collection without a parent")
+            if bool(placeholders(each.path)) is not bool(each.parent):
+                raise ValueError(f"{name}: a path has placeholders exactly when there is a parent")
+        own = placeholders(self.base_url)
+        if own and not self.hosts:
+            raise ValueError("a base URL with placeholders needs hosts")
+        for kind, shape in self.credential_kinds.items():
+            if not all(each in shape.fields and shape.fields[each].required for each in own):
+                raise ValueError(f"{kind}: the base URL needs {', '.join(own)} as required fields")
+        return self
 
     def collection(self, collection_id: str) -> Collection | None:
         """The collection an id such as `provider:name` stands for."""
         provider, _, name = collection_id.partition(":")
         return self.collections.get(name) if provider == self.name else None
 
-    def paths(self, collection_id: str) -> RecordPaths:
-        """Where that collection's pages hold what is needed of them."""
+    def get(self, collection_id: str) -> Collection:
+        """The collection of an id that was checked before."""
         collection = self.collection(collection_id)
-        return (collection and collection.record) or self.record
+        if collection is None:
+            raise LookupError(f"{self.name} has no collection {collection_id}")
+        return collection
+
+    def root(self, properties: Mapping[str, JsonValue]) -> str:
+        """Where a credential's requests go; raises `ForbiddenUrlError` when that is not the provider."""
+        return resolve(self.base_url, self.hosts, properties)
+
+    def carrying(self, token: str) -> dict[str, str]:
+        """The headers of a request."""
+        return {**self.headers, **self.auth.headers(token)}
 
 
 class Catalogue(Mapping[str, Provider]):
@@ -152,4 +205,19 @@ def _overridden(provider: Provider, overrides: Mapping[str, ProviderOverrides]) 
     endpoints = override.model_dump(include={"authorize_url", "token_url"}, exclude_none=True)
     if provider.connect is not None and endpoints:
         changes["connect"] = provider.connect.model_copy(update=endpoints)
+    changes["credential_kinds"] = {
+        name: kind.model_copy(update={"grant": _redirected(kind.grant, override)})
+        for name, kind in provider.credential_kinds.items()
+    }
     return provider.model_copy(update=changes)
+
+
+def _redirected(grant: Grant, override: ProviderOverrides) -> Grant:
+    """Tokens are refreshed where the installation says, or else where it has everything else."""
+    if not isinstance(grant, Refresh):
+        return grant
+    if override.token_url is not None:
+        return grant.model_copy(update={"token_url": override.token_url})
+    if override.base_url is not None:
+        return grant.model_copy(update={"token_url": path_of(grant.token_url)})
+    return grant

@@ -7,8 +7,9 @@ import httpx
 import structlog
 
 from engine.credentials import GivenCredential
+from engine.providers.auth import Basic, Static
 from engine.providers.catalogue import Identity
-from engine.providers.records import dig
+from engine.providers.paths import dig
 
 TIMEOUT_S: Final = 3.0
 AT_ONCE: Final = 20
@@ -27,12 +28,15 @@ class Accounts:
 
     async def key_of(self, given: GivenCredential) -> str | None:
         """The account's id plus what else sets its data apart; nothing when the provider does not say."""
-        identity = given.provider.identity
-        if identity is None:
+        kind, identity = given.provider.credential_kinds[given.kind], given.provider.identity
+        named = [str(given.properties[name]) for name in kind.account if name in given.properties]
+        if named:
+            return "|".join(named)
+        if identity is None or not isinstance(kind.grant, Static | Basic):
             return None
         try:
             async with asyncio.timeout(TIMEOUT_S), self._places:
-                account_id = await self._ask(given, identity)
+                account_id = await self._ask(given, identity, kind.grant)
         except (httpx.HTTPError, TimeoutError, ValueError) as exc:
             log.warning("account.not_told", provider=given.provider.name, error=type(exc).__name__)
             return None
@@ -42,9 +46,10 @@ class Accounts:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def _ask(self, given: GivenCredential, identity: Identity) -> str:
-        url = given.provider.base_url + identity.path
-        answer = await self._client.get(url, headers=given.provider.auth.headers(given.token))
+    async def _ask(self, given: GivenCredential, identity: Identity, grant: Static | Basic) -> str:
+        provider, values = given.provider, {**given.properties, **given.secrets}
+        url = provider.root(given.properties) + provider.prefix + identity.path
+        answer = await self._client.get(url, headers=provider.carrying(grant.token(values)))
         answer.raise_for_status()
         account_id = dig(answer.json(), identity.id)
         if not account_id:

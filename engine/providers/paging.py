@@ -1,35 +1,144 @@
-"""How providers page: a closed set of kinds, each two pure functions over a small JSON cursor."""
+"""How providers page: a closed set of kinds, each two pure functions over a small JSON cursor.
+
+`ask` says what to request at a cursor, where no cursor means the first page; `following` reads the next
+cursor from an answer, where none means that it was the last.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
-from engine.tables.base import JsonMapping, JsonObject
+from engine.providers.answer import Answer
+from engine.providers.part import Part
+from engine.providers.paths import dig
+from engine.providers.urls import path_of_link
+from engine.tables.base import JsonObject
 
 Cursor: TypeAlias = JsonObject
 
 
-class LastId(BaseModel):
-    """The next page starts after the last id of this one (Stripe)."""
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a page adds to a collection's request: parameters, or a whole path in place of its own."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    params: Mapping[str, str] = field(default_factory=dict)
+    path: str | None = None
+
+
+class Single(Part):
+    """Everything comes in one answer."""
+
+    kind: Literal["single"]
+
+    def ask(self, _cursor: Cursor | None) -> Ask:
+        return Ask()
+
+    def following(self, _answer: Answer, _ids: Sequence[str], _cursor: Cursor | None) -> Cursor | None:
+        return None
+
+
+class Limited(Part):
+    """A kind of paging whose pages have a size."""
+
+    limit_param: str
+    page_size: int = Field(ge=1)
+
+    @property
+    def limit(self) -> Mapping[str, str]:
+        return {self.limit_param: str(self.page_size)}
+
+
+class LastId(Limited):
+    """The next page starts after the last id of this one (Stripe)."""
 
     kind: Literal["last_id"]
     cursor_param: str
-    limit_param: str
-    page_size: int
     more: str
 
-    def params(self, cursor: Cursor | None) -> Mapping[str, str]:
-        """The query parameters of the page at a cursor; none is the first page."""
-        limit = {self.limit_param: str(self.page_size)}
-        return limit | {self.cursor_param: str(cursor["after"])} if cursor else limit
+    def ask(self, cursor: Cursor | None) -> Ask:
+        return Ask({**self.limit, **({self.cursor_param: str(cursor["after"])} if cursor else {})})
 
-    def following(self, payload: JsonMapping, ids: Sequence[str]) -> Cursor | None:
-        """The cursor of the next page, or nothing when this page was the last."""
-        return {"after": ids[-1]} if ids and payload.get(self.more) is True else None
+    def following(self, answer: Answer, ids: Sequence[str], _cursor: Cursor | None) -> Cursor | None:
+        return {"after": ids[-1]} if ids and dig(answer.payload, self.more) is True else None
 
 
-Paging: TypeAlias = LastId
-"""The kinds there are; the next one joins here as a union discriminated by `kind`."""
+class BodyToken(Limited):
+    """The answer's body holds a token for the next page (HubSpot, Airtable)."""
+
+    kind: Literal["body_token"]
+    cursor_param: str
+    token: str
+
+    def ask(self, cursor: Cursor | None) -> Ask:
+        return Ask({**self.limit, **({self.cursor_param: str(cursor["token"])} if cursor else {})})
+
+    def following(self, answer: Answer, _ids: Sequence[str], _cursor: Cursor | None) -> Cursor | None:
+        token = dig(answer.payload, self.token)
+        return {"token": str(token)} if isinstance(token, str | int) and token != "" else None
+
+
+class LinkHeader(Limited):
+    """The `Link` header names the next page (GitHub, Shopify)."""
+
+    kind: Literal["link_header"]
+
+    def ask(self, cursor: Cursor | None) -> Ask:
+        return Ask(path=str(cursor["path"])) if cursor else Ask(self.limit)
+
+    def following(self, answer: Answer, _ids: Sequence[str], _cursor: Cursor | None) -> Cursor | None:
+        return {"path": path_of_link(answer.url, answer.next_link)} if answer.next_link else None
+
+
+class NextUrl(Part):
+    """The answer's body holds the URL of the next page (Salesforce); the provider sets the page's size."""
+
+    kind: Literal["next_url"]
+    url: str
+
+    def ask(self, cursor: Cursor | None) -> Ask:
+        return Ask(path=str(cursor["path"])) if cursor else Ask()
+
+    def following(self, answer: Answer, _ids: Sequence[str], _cursor: Cursor | None) -> Cursor | None:
+        url = dig(answer.payload, self.url)
+        return {"path": path_of_link(answer.url, url)} if isinstance(url, str) and url else None
+
+
+class PageNumber(Limited):
+    """Pages are numbered; one that is not full is the last."""
+
+    kind: Literal["page"]
+    page_param: str
+    first: int = 1
+
+    def ask(self, cursor: Cursor | None) -> Ask:
+        return Ask({**self.limit, self.page_param: str(_number(cursor, "page", self.first))})
+
+    def following(self, _answer: Answer, ids: Sequence[str], cursor: Cursor | None) -> Cursor | None:
+        return {"page": _number(cursor, "page", self.first) + 1} if len(ids) >= self.page_size else None
+
+
+class Offset(Limited):
+    """Pages start at a number of records; one that is not full is the last."""
+
+    kind: Literal["offset"]
+    offset_param: str
+    first: int = 0
+
+    def ask(self, cursor: Cursor | None) -> Ask:
+        return Ask({**self.limit, self.offset_param: str(_number(cursor, "offset", self.first))})
+
+    def following(self, _answer: Answer, ids: Sequence[str], cursor: Cursor | None) -> Cursor | None:
+        start = _number(cursor, "offset", self.first)
+        return {"offset": start + len(ids)} if len(ids) >= self.page_size else None
+
+
+Paging: TypeAlias = Annotated[
+    Single | LastId | BodyToken | LinkHeader | NextUrl | PageNumber | Offset, Field(discriminator="kind")
+]
+
+
+def _number(cursor: Cursor | None, name: str, first: int) -> int:
+    value = cursor.get(name) if cursor else None
+    return value if isinstance(value, int) else first

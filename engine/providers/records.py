@@ -5,16 +5,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 
 from pydantic import JsonValue
 
+from engine.providers.answer import Answer, UnreadableAnswerError
 from engine.providers.catalogue import Provider, RecordPaths
 from engine.providers.paging import Cursor
+from engine.providers.paths import dig
+from engine.providers.walk import is_of_parents, items, scope_of, step
 from engine.tables.base import JsonObject
-
-
-class UnreadableAnswerError(Exception):
-    """A successful answer that holds no list of records with ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +34,43 @@ class Page:
 
     records: Sequence[UpstreamRecord]
     following: Cursor | None
+    is_onward: bool = False
+    """The walk goes on to what it cannot have met before, whatever this page brought."""
+    is_whole: bool = True
+    """The collection is one list, not one for each parent."""
 
 
-def read_page(provider: Provider, collection_id: str, payload: JsonValue) -> Page:
-    """Read an answer; raises when it is not the list the provider's file promises."""
-    paths = provider.paths(collection_id)
-    items = dig(payload, paths.list)
-    if not isinstance(payload, dict) or not isinstance(items, list):
-        raise UnreadableAnswerError("no list of records")
-    records = {record.upstream_id: record for record in (_read_record(paths, item) for item in items)}
-    return Page(list(records.values()), provider.paging.following(payload, list(records)))
+def read_page(provider: Provider, collection_id: str, answer: Answer, cursor: Cursor | None = None) -> Page:
+    """Read the answer at a cursor; raises when it is not the list the provider's file promises."""
+    collection = provider.get(collection_id)
+    is_whole = collection.parent is None
+    if is_of_parents(collection, cursor):
+        onward = step(provider, collection_id, cursor, answer, [])
+        return Page([], onward.following, onward.is_onward, is_whole)
+    found = [] if answer.is_missing else items(collection.record, answer.payload)
+    scope, paths = scope_of(collection, cursor), collection.record
+    ids = [_id_of(paths, item) for item in found]
+    records = {
+        upstream_id: read_record(paths, item, upstream_id)
+        for upstream_id, item in ((_scoped(scope, each), item) for each, item in zip(ids, found, strict=True))
+        if paths.without is None or dig(item, paths.without) is None
+    }
+    onward = step(provider, collection_id, cursor, answer, ids)
+    return Page(list(records.values()), onward.following, onward.is_onward, is_whole)
 
 
-def dig(value: JsonValue, path: str) -> JsonValue:
-    """What lies at a dotted path, or nothing."""
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
+def read_record(paths: RecordPaths, item: JsonValue, upstream_id: str | None = None) -> UpstreamRecord:
+    """One object as a record; raises when it has no id."""
+    own_id = _id_of(paths, item)
+    if not isinstance(item, dict):
+        raise UnreadableAnswerError("sent a record that is no object")
+    return UpstreamRecord(
+        upstream_id=own_id if upstream_id is None else upstream_id,
+        data=item,
+        digest=hashlib.sha256(json.dumps(item, sort_keys=True).encode()).hexdigest(),
+        created_at=instant(dig(item, paths.created)) if paths.created else None,
+        updated_at=instant(dig(item, paths.updated)) if paths.updated else None,
+    )
 
 
 def instant(value: JsonValue) -> datetime | None:
@@ -66,28 +86,31 @@ def instant(value: JsonValue) -> datetime | None:
 
 def is_older(record: UpstreamRecord, cutoff: datetime) -> bool:
     """Whether it was neither created nor updated since; an undated record never is."""
-    latest = max(filter(None, (record.created_at, record.updated_at)), default=None)
+    latest = _latest(record)
     return latest is not None and latest < cutoff
 
 
 def ends_at(page: Page, cutoff: datetime) -> bool:
     """Whether every later page is older too: this one runs from new to old and has passed the cutoff."""
-    if len(page.records) < 2:
+    if not page.is_whole or len(page.records) < 2:
         return False
-    first, last = page.records[0], page.records[-1]
-    if first.created_at is None or last.created_at is None:
+    moments = [moment for record in page.records if (moment := _latest(record)) is not None]
+    if len(moments) < len(page.records):
         return False
-    return first.created_at > last.created_at and is_older(last, cutoff)
+    is_falling = all(before >= after for before, after in pairwise(moments))
+    return is_falling and moments[0] > moments[-1] and moments[-1] < cutoff
 
 
-def _read_record(paths: RecordPaths, item: JsonValue) -> UpstreamRecord:
+def _latest(record: UpstreamRecord) -> datetime | None:
+    return max(filter(None, (record.created_at, record.updated_at)), default=None)
+
+
+def _id_of(paths: RecordPaths, item: JsonValue) -> str:
     upstream_id = dig(item, paths.id)
-    if not isinstance(item, dict) or not isinstance(upstream_id, str | int) or isinstance(upstream_id, bool):
-        raise UnreadableAnswerError("a record without an id")
-    return UpstreamRecord(
-        upstream_id=str(upstream_id),
-        data=item,
-        digest=hashlib.sha256(json.dumps(item, sort_keys=True).encode()).hexdigest(),
-        created_at=instant(dig(item, paths.created)) if paths.created else None,
-        updated_at=instant(dig(item, paths.updated)) if paths.updated else None,
-    )
+    if not isinstance(upstream_id, str | int) or isinstance(upstream_id, bool):
+        raise UnreadableAnswerError("sent a record without an id")
+    return str(upstream_id)
+
+
+def _scoped(scope: str | None, own_id: str) -> str:
+    return own_id if scope is None else f"{scope}:{own_id}"

@@ -30,6 +30,10 @@ class Credential(Resource, table=True):
     account_key: str | None = None
     """The upstream account as the provider names it; empty while the provider has not told."""
     fingerprint: str
+    sealed_tokens: str | None = None
+    """What the provider has issued since: an access token, and the refresh token that replaced the last."""
+    renewing_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """A worker is asking the provider for new tokens; until then the others wait."""
     meta: JsonObject = Field(default_factory=dict, sa_column=Column("metadata", JsonColumn, nullable=False))
     rejected_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     """Since when the provider refuses it."""

@@ -9,9 +9,11 @@ import httpx
 import pytest
 from sqlmodel import select
 
+from engine.providers.catalogue import load_catalogue
 from engine.tables import Credential, IdempotencyKey
 from foundation.database import Database
 
+KINDS = ", ".join(sorted(load_catalogue({}).kinds))
 SECRET = "sk_test_4eC39HqLyjWDarjtT1zdp7dc"
 
 
@@ -143,8 +145,8 @@ def test_flat_spelling_of_the_concept_page(api: httpx.Client) -> None:
             {"properties": {"secret": ["must be a string"]}},
         ),
         (
-            {"properties": {"kind": "hubspot_oauth2"}},
-            {"properties": {"kind": ["not available in this engine, available: stripe_key, stripe_oauth2"]}},
+            {"properties": {"kind": "unheard_of"}},
+            {"properties": {"kind": [f"not available in this engine, available: {KINDS}"]}},
         ),
         (
             {"provider": "hubspot", "properties": {"kind": "stripe_key", "secret": SECRET}},

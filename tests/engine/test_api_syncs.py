@@ -9,6 +9,9 @@ import httpx
 import pytest
 
 from engine.hints import PURGE, READ
+from engine.providers.catalogue import load_catalogue
+
+PROVIDERS = ", ".join(load_catalogue({}))
 
 
 def create(api: httpx.Client, body: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -76,8 +79,8 @@ def test_create_with_an_existing_credential(api: httpx.Client, sync_body: dict[s
             {"credential": {"properties": {"secret": ["is required"]}}},
         ),
         (
-            {"provider": "hubspot"},
-            {"provider": ["provider not available in this engine, available: stripe"]},
+            {"provider": "unheard_of"},
+            {"provider": [f"provider not available in this engine, available: {PROVIDERS}"]},
         ),
         ({"max_age_days": 0}, {"max_age_days": ["Input should be greater than or equal to 1"]}),
     ],

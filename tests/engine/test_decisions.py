@@ -13,9 +13,10 @@ from engine.backfill.outcome import is_looping
 from engine.backfill.pace import Pace
 from engine.backfill.verdict import Failure, judge, retry_after, wait_s
 from engine.health import PATIENCE, Health, HealthStatus, Reading, Trouble, TroubleCode, decide, since
+from engine.providers.answer import Answer, UnreadableAnswerError
 from engine.providers.catalogue import FILES, Provider, RateLimit, load_catalogue, read_provider
-from engine.providers.paging import LastId
-from engine.providers.records import UnreadableAnswerError, dig, instant, read_page
+from engine.providers.paths import dig
+from engine.providers.records import instant, read_page
 from engine.tables import Progress
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -124,16 +125,6 @@ def test_is_looping(pages: int, stale: int, looping: bool) -> None:
     assert is_looping(progress) is looping
 
 
-def test_last_id_paging() -> None:
-    paging = LastId(kind="last_id", cursor_param="after", limit_param="limit", page_size=5, more="has_more")
-
-    assert paging.params(None) == {"limit": "5"}
-    assert paging.params({"after": "x"}) == {"limit": "5", "after": "x"}
-    assert paging.following({"has_more": True}, ["a", "b"]) == {"after": "b"}
-    assert paging.following({"has_more": False}, ["a"]) is None
-    assert paging.following({"has_more": True}, []) is None
-
-
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -162,7 +153,7 @@ def test_unreadable_answers(payload: object) -> None:
     provider = load_catalogue({})["stripe"]
 
     with pytest.raises(UnreadableAnswerError):
-        read_page(provider, "stripe:customer", payload)  # type: ignore[arg-type]  # any JSON value may come
+        read_page(provider, "stripe:customer", Answer(payload))  # type: ignore[arg-type]  # any JSON value may come
 
 
 @pytest.mark.parametrize("path", sorted(FILES.glob("*.yaml")), ids=lambda path: path.stem)

@@ -56,6 +56,8 @@ def upgrade() -> None:
         sa.Column("secret_names", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.Column("account_key", sa.String(), nullable=True),
         sa.Column("fingerprint", sa.String(), nullable=False),
+        sa.Column("sealed_tokens", sa.String(), nullable=True),
+        sa.Column("renewing_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("metadata", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.Column("rejected_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["org_id"], ["organization.id"], name=op.f("fk_credential_org_id")),

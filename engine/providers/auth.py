@@ -1,0 +1,99 @@
+"""How requests are authorised: how the token is carried, and how a kind of credential comes by it."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, JsonValue
+
+from engine.providers.part import Part
+from engine.providers.urls import placeholders
+
+
+class Auth(Part):
+    """The header that carries the token."""
+
+    header: str = "Authorization"
+    value: str = Field(default="Bearer {token}", pattern=r"\{token\}")
+
+    def headers(self, token: str) -> dict[str, str]:
+        return {self.header: self.value.replace("{token}", token)}
+
+
+class Static(Part):
+    """The credential holds the token itself, in the first of these fields that it has."""
+
+    kind: Literal["static"]
+    fields: tuple[str, ...] = Field(min_length=1)
+
+    @property
+    def needs(self) -> Sequence[Sequence[str]]:
+        return (self.fields,)
+
+    def token(self, values: Mapping[str, JsonValue]) -> str:
+        return next(str(values[name]) for name in self.fields if name in values)
+
+
+class Basic(Part):
+    """User name and password of HTTP's basic authentication, each a template over the fields."""
+
+    kind: Literal["basic"]
+    username: str
+    password: str
+
+    @property
+    def needs(self) -> Sequence[Sequence[str]]:
+        return tuple((name,) for name in placeholders(self.username + self.password))
+
+    def token(self, values: Mapping[str, JsonValue]) -> str:
+        pair = f"{_filled(self.username, values)}:{_filled(self.password, values)}"
+        return base64.b64encode(pair.encode()).decode()
+
+
+class Refresh(Part):
+    """A refresh token is exchanged for access tokens that last for a while (RFC 6749, section 6)."""
+
+    kind: Literal["refresh"]
+    field: str = "refresh_token"
+    token_url: str = Field(pattern=r"^(https://|/)")
+    """A path is one below the credential's own base URL."""
+    client_auth: Literal["body", "basic"] = "body"
+    lifetime_s: int = Field(default=3600, ge=60)
+    """How long an access token lasts when the answer does not say."""
+    refusals: tuple[str, ...] = ("invalid_grant",)
+    """What the answer calls a refresh token that is no longer good."""
+
+    @property
+    def needs(self) -> Sequence[Sequence[str]]:
+        return ((self.field,),)
+
+
+class Installation(Part):
+    """An app's private key signs for short-lived tokens of one installation (GitHub Apps)."""
+
+    kind: Literal["installation"]
+    path: str
+
+    @property
+    def needs(self) -> Sequence[Sequence[str]]:
+        return tuple((name,) for name in placeholders(self.path))
+
+
+Held: TypeAlias = Static | Basic
+"""The credential holds all that a request carries."""
+Issued: TypeAlias = Refresh | Installation
+"""The provider issues the token that a request carries, for a while."""
+Grant: TypeAlias = Annotated[Held | Issued, Field(discriminator="kind")]
+
+
+def proof(grant: Grant, values: Mapping[str, JsonValue]) -> str:
+    """What tells this credential from every other: the values that its grant rests on."""
+    held = [next(str(values[name]) for name in names if name in values) for names in grant.needs]
+    return held[0] if len(held) == 1 else json.dumps(held)
+
+
+def _filled(template: str, values: Mapping[str, JsonValue]) -> str:
+    for name in placeholders(template):
+        template = template.replace(f"{{{name}}}", str(values[name]))
+    return template

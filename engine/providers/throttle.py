@@ -1,0 +1,42 @@
+"""Whether a refusal only asks to slow down, and for how long: read from status, headers and body."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+from engine.providers.part import Part
+
+LONGEST_S: Final = 24 * 3600.0
+
+
+class Throttle(Part):
+    """How a provider says that a limit is reached, beyond `429` and `Retry-After`."""
+
+    statuses: tuple[int, ...] = ()
+    """Statuses besides 429 that mean it when a header or the body says so too."""
+    remaining: str | None = None
+    """The header with the number of requests left."""
+    reset: str | None = None
+    """The header with the time of more, in seconds since 1970."""
+    codes: tuple[str, ...] = ()
+    """Error codes in the body."""
+
+
+def is_throttled(throttle: Throttle, status: int, headers: Mapping[str, str], body: str) -> bool:
+    """Whether an unsuccessful answer means "later" and not "no"."""
+    if status == 429:
+        return True
+    if status not in throttle.statuses:
+        return False
+    is_spent = throttle.remaining is not None and headers.get(throttle.remaining) == "0"
+    return is_spent or "retry-after" in headers or any(code in body for code in throttle.codes)
+
+
+def resets_in_s(throttle: Throttle, headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds until the provider counts anew; nothing unless it says so."""
+    if throttle.reset is None or throttle.remaining is None or headers.get(throttle.remaining) != "0":
+        return None
+    moment = headers.get(throttle.reset, "")
+    if not moment.isdecimal():
+        return None
+    return min(max(float(moment) - now.timestamp(), 0.0), LONGEST_S)

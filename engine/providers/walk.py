@@ -1,0 +1,139 @@
+"""What to request at a cursor and where the next page is, for collections with and without parents.
+
+The cursor of a collection with a parent holds where the list of parents goes on, the parents that were read
+from it and are not done yet, and the page of the first of them:
+`{"parents": cursor, "left": [{"names": {...}, "scope": "1"}, ...], "page": cursor}`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import JsonValue
+
+from engine.providers.answer import Answer, UnreadableAnswerError
+from engine.providers.catalogue import Collection, Parent, Provider, RecordPaths
+from engine.providers.paging import Cursor
+from engine.providers.paths import dig
+from engine.providers.urls import fill, placeholders
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A page to get."""
+
+    path: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    missing: Sequence[int] = ()
+    """Statuses that mean an empty page."""
+    is_link: bool = False
+    """The path comes from the provider and starts at its host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where the walk goes after a page, and whether it cannot have been there before."""
+
+    following: Cursor | None
+    is_onward: bool = False
+
+
+def request(provider: Provider, collection_id: str, cursor: Cursor | None) -> Request:
+    """The request for the page at a cursor."""
+    collection = provider.get(collection_id)
+    if collection.parent is None:
+        return _of(provider, collection, cursor)
+    left = _left(cursor)
+    if not left:
+        return _of(provider, provider.collections[collection.parent.collection], _inner(cursor, "parents"))
+    return _of(provider, collection, _inner(cursor, "page"), left[0], collection.parent.missing)
+
+
+def is_of_parents(collection: Collection, cursor: Cursor | None) -> bool:
+    """Whether the page at this cursor lists parents, not records."""
+    return collection.parent is not None and not _left(cursor)
+
+
+def scope_of(collection: Collection, cursor: Cursor | None) -> str | None:
+    """What sets the ids of the page at this cursor apart, if they need that."""
+    left = _left(cursor)
+    scope = left[0].get("scope") if collection.parent is not None and left else None
+    return scope if isinstance(scope, str) else None
+
+
+def items(paths: RecordPaths, payload: JsonValue) -> Sequence[JsonValue]:
+    """The list in an answer."""
+    found = payload if paths.list is None else dig(payload, paths.list)
+    if not isinstance(found, list):
+        raise UnreadableAnswerError("sent no list of records")
+    return found
+
+
+def step(
+    provider: Provider, collection_id: str, cursor: Cursor | None, answer: Answer, ids: Sequence[str]
+) -> Step:
+    """Where to go after a page whose records have these ids."""
+    collection = provider.get(collection_id)
+    if collection.parent is None:
+        return Step(collection.paging.following(answer, ids, cursor))
+    if not _left(cursor):
+        return _after_parents(provider, collection, collection.parent, cursor, answer)
+    page = None if answer.is_missing else _next_page(collection, cursor, answer, ids)
+    parents = _inner(cursor, "parents")
+    left: list[JsonValue] = [*_left(cursor)]
+    if page is not None:
+        return Step({"parents": parents, "left": left, "page": page})
+    is_over = len(left) == 1 and parents is None
+    return Step(None if is_over else {"parents": parents, "left": left[1:]}, is_onward=True)
+
+
+def _next_page(
+    collection: Collection, cursor: Cursor | None, answer: Answer, ids: Sequence[str]
+) -> Cursor | None:
+    return collection.paging.following(answer, ids, _inner(cursor, "page"))
+
+
+def _after_parents(
+    provider: Provider, collection: Collection, parent: Parent, cursor: Cursor | None, answer: Answer
+) -> Step:
+    above = provider.collections[parent.collection]
+    found = items(above.record, answer.payload)
+    here = _inner(cursor, "parents")
+    parents = above.paging.following(answer, [str(dig(item, above.record.id)) for item in found], here)
+    left: list[JsonValue] = [_named(collection, parent, item) for item in found]
+    if not left and parents is None:
+        return Step(None)
+    return Step({"parents": parents, "left": left}, is_onward=parents != here or parents is None)
+
+
+def _named(collection: Collection, parent: Parent, item: JsonValue) -> JsonValue:
+    """What a list below this parent needs of it."""
+    names: dict[str, JsonValue] = {name: dig(item, name) for name in placeholders(collection.path)}
+    if not all(isinstance(value, str | int) for value in names.values()):
+        raise UnreadableAnswerError(f"sent a {parent.collection} without {' or '.join(names)}")
+    scope = dig(item, parent.scope) if parent.scope else None
+    return {"names": names} | ({} if scope is None else {"scope": str(scope)})
+
+
+def _of(
+    provider: Provider,
+    collection: Collection,
+    cursor: Cursor | None,
+    below: Mapping[str, JsonValue] | None = None,
+    missing: Sequence[int] = (),
+) -> Request:
+    page = collection.paging.ask(cursor)
+    if page.path is not None:
+        return Request(page.path, missing=missing, is_link=True)
+    names = below.get("names") if below else None
+    path = fill(collection.path, names if isinstance(names, dict) else {})
+    return Request(provider.prefix + path, {**collection.params, **page.params}, missing)
+
+
+def _left(cursor: Cursor | None) -> Sequence[dict[str, JsonValue]]:
+    left = cursor.get("left") if cursor else None
+    return [each for each in left if isinstance(each, dict)] if isinstance(left, list) else []
+
+
+def _inner(cursor: Cursor | None, name: str) -> Cursor | None:
+    inner = cursor.get(name) if cursor else None
+    return inner if isinstance(inner, dict) else None

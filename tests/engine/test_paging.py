@@ -1,0 +1,323 @@
+"""Paging, addresses, throttling and token requests: pure functions, as tables."""
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from pydantic import TypeAdapter
+
+from engine.providers.answer import Answer, StrayLinkError, UnreadableAnswerError
+from engine.providers.auth import Refresh
+from engine.providers.catalogue import load_catalogue
+from engine.providers.issue import UnusableKeyError, read_installed, read_refreshed, refresh_request, sign
+from engine.providers.paging import Paging
+from engine.providers.records import ends_at, read_page
+from engine.providers.throttle import Throttle, is_throttled, resets_in_s
+from engine.providers.urls import ForbiddenUrlError, on_origin_of, path_of_link, resolve
+from engine.providers.walk import request
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+URL = "https://api.example.com/v1/things?limit=2"
+PAGING: TypeAdapter[Any] = TypeAdapter(Paging)
+LAST_ID = {"kind": "last_id", "cursor_param": "after", "limit_param": "n", "page_size": 2, "more": "more"}
+TOKEN = {"kind": "body_token", "cursor_param": "a", "limit_param": "n", "page_size": 2, "token": "p.next"}
+LINK = {"kind": "link_header", "limit_param": "n", "page_size": 2}
+NEXT = {"kind": "next_url", "url": "next"}
+PAGE = {"kind": "page", "page_param": "p", "limit_param": "n", "page_size": 2}
+OFFSET = {"kind": "offset", "offset_param": "o", "limit_param": "n", "page_size": 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "cursor", "params", "path"),
+    [
+        ({"kind": "single"}, None, {}, None),
+        (LAST_ID, None, {"n": "2"}, None),
+        (LAST_ID, {"after": "x"}, {"n": "2", "after": "x"}, None),
+        (TOKEN, None, {"n": "2"}, None),
+        (TOKEN, {"token": "t"}, {"n": "2", "a": "t"}, None),
+        (LINK, None, {"n": "2"}, None),
+        (LINK, {"path": "/v1/things?page=2"}, {}, "/v1/things?page=2"),
+        (NEXT, None, {}, None),
+        (NEXT, {"path": "/q/1-2000"}, {}, "/q/1-2000"),
+        (PAGE, None, {"n": "2", "p": "1"}, None),
+        (PAGE, {"page": 4}, {"n": "2", "p": "4"}, None),
+        (OFFSET, None, {"n": "2", "o": "0"}, None),
+        (OFFSET, {"offset": 4}, {"n": "2", "o": "4"}, None),
+    ],
+)
+def test_asking(kind: Any, cursor: Any, params: Any, path: str | None) -> None:
+    """A cursor becomes a request; without one it is the first page's."""
+    ask = PAGING.validate_python(kind).ask(cursor)
+
+    assert (ask.params, ask.path) == (params, path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cursor", "payload", "link", "ids", "following"),
+    [
+        ({"kind": "single"}, None, {}, None, ["a"], None),
+        (LAST_ID, None, {"more": True}, None, ["a", "b"], {"after": "b"}),
+        (LAST_ID, None, {"more": False}, None, ["a"], None),
+        (LAST_ID, None, {"more": True}, None, [], None),
+        (TOKEN, None, {"p": {"next": "t"}}, None, ["a"], {"token": "t"}),
+        (TOKEN, None, {"p": {"next": 7}}, None, ["a"], {"token": "7"}),
+        (TOKEN, None, {"p": {"next": ""}}, None, ["a"], None),
+        (TOKEN, None, {}, None, ["a"], None),
+        (LINK, None, [], "https://api.example.com/v1/things?p=2", ["a"], {"path": "/v1/things?p=2"}),
+        (LINK, None, [], "/v1/things?p=2", ["a"], {"path": "/v1/things?p=2"}),
+        (LINK, None, [], None, ["a"], None),
+        (NEXT, None, {"next": "/q/1-2000"}, None, ["a"], {"path": "/q/1-2000"}),
+        (NEXT, None, {"next": None}, None, ["a"], None),
+        (NEXT, None, {}, None, ["a"], None),
+        (PAGE, None, [], None, ["a", "b"], {"page": 2}),
+        (PAGE, {"page": 2}, [], None, ["a"], None),
+        (OFFSET, {"offset": 2}, [], None, ["a", "b"], {"offset": 4}),
+        (OFFSET, None, [], None, [], None),
+    ],
+)
+def test_following(kind: Any, cursor: Any, payload: Any, link: Any, ids: Any, following: Any) -> None:
+    """An answer tells the next cursor, or that there is none."""
+    paging = PAGING.validate_python(kind)
+
+    assert paging.following(Answer(payload, URL, link), ids, cursor) == following
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://elsewhere.example/v1",
+        "http://api.example.com/v1",
+        "https://api.example.com:8443/v1",
+        "//169.254.169.254/latest/meta-data",
+        "https://user@api.example.com/v1",
+        "https://api.example.com@elsewhere.example/",
+        "file:///etc/passwd",
+        "https://[",
+    ],
+)
+def test_stray_links_are_refused(link: str) -> None:
+    """A link that leaves the host it came from would take the token along."""
+    with pytest.raises(StrayLinkError):
+        path_of_link(URL, link)
+
+
+def test_links_keep_their_query() -> None:
+    path = path_of_link(URL, "https://api.example.com/a?b=c%2Fd&e=")
+
+    assert on_origin_of("https://api.example.com/prefix", path) == "https://api.example.com/a?b=c%2Fd&e="
+
+
+@pytest.mark.parametrize(
+    ("template", "value", "url"),
+    [
+        ("https://{x}.example.com", "choam", "https://choam.example.com"),
+        ("{x}", "https://choam.example.com", "https://choam.example.com"),
+        ("{x}", "https://choam.example.com/", "https://choam.example.com"),
+        ("{x}", "https://a.b.example.com", "https://a.b.example.com"),
+        ("{x}", "http://choam.example.com", None),
+        ("{x}", "https://example.com", None),
+        ("{x}", "https://notexample.com", None),
+        ("{x}", "https://choam.example.com:8080", None),
+        ("{x}", "https://me:pw@choam.example.com", None),
+        ("{x}", "https://choam.example.com/path", None),
+        ("{x}", "https://choam.example.com?q", None),
+        ("{x}", "https://127.0.0.1", None),
+        ("{x}", "https://169.254.169.254/.example.com", None),
+        ("{x}", "", None),
+        ("https://{x}.example.com", "evil.test/", None),
+        ("https://{x}.example.com", "evil.test#", None),
+        ("https://{x}.example.com", "evil.test?", None),
+        ("https://{x}.example.com", "evil.test\\", None),
+        ("https://{x}.example.com", "me@evil.test/", None),
+        ("https://{x}.example.com", "127.0.0.1:80/", None),
+        ("https://{x}.example.com", "", None),
+        ("https://{x}.example.com", "a b", None),
+        ("http://127.0.0.1:1", "choam", "http://127.0.0.1:1"),
+    ],
+)
+def test_base_urls(template: str, value: str, url: str | None) -> None:
+    """A credential's part of the URL never leads away from the provider; the operator's own URL is kept."""
+    if url is not None:
+        assert resolve(template, ["*.example.com"], {"x": value}) == url
+        return
+    with pytest.raises(ForbiddenUrlError):
+        resolve(template, ["*.example.com"], {"x": value})
+
+
+GITHUB = load_catalogue({})["github"]
+FIRST = {"full_name": "choam/spice", "id": 1}
+SECOND = {"full_name": "choam/water", "id": 2}
+
+
+def test_walk_over_parents() -> None:
+    """Parents first, then the pages of each, then more parents; the cursor says where all that stands."""
+    commits, more = "github:commit", "https://api.github.com/installation/repositories?page=2"
+    asked, cursors = [], [None]
+    for payload, url, link in (
+        ({"repositories": [FIRST]}, "https://api.github.com/installation/repositories", more),
+        ([{"sha": "a"}], "https://api.github.com/repos/choam/spice/commits", "?page=2"),
+        ([{"sha": "b"}], "https://api.github.com/repos/choam/spice/commits?page=2", None),
+        ({"repositories": [SECOND]}, more, None),
+        ([{"sha": "a"}], "https://api.github.com/repos/choam/water/commits", None),
+    ):
+        asked.append(request(GITHUB, commits, cursors[-1]).path)
+        page = read_page(GITHUB, commits, Answer(payload, url, link), cursors[-1])
+        cursors.append(page.following)
+        asked += [record.upstream_id for record in page.records]
+
+    assert asked == [
+        "/installation/repositories",
+        "/repos/choam/spice/commits",
+        "1:a",
+        "/repos/choam/spice/commits?page=2",
+        "1:b",
+        "/installation/repositories?page=2",
+        "/repos/choam/water/commits",
+        "2:a",
+    ]
+    assert cursors[-1] is None
+    assert all(len(json.dumps(cursor)) < 300 for cursor in cursors)
+
+
+@pytest.mark.parametrize("payload", [{"repositories": []}, {"repositories": [FIRST]}])
+def test_walk_ends(payload: Any) -> None:
+    """Without parents there is nothing; a parent whose list is missing has nothing."""
+    page = read_page(GITHUB, "github:commit", Answer(payload))
+    while page.following is not None:
+        page = read_page(GITHUB, "github:commit", Answer(None, is_missing=True), page.following)
+
+    assert page.records == []
+
+
+def test_parents_without_a_name_are_unreadable() -> None:
+    with pytest.raises(UnreadableAnswerError):
+        read_page(GITHUB, "github:commit", Answer({"repositories": [{"id": 1}]}))
+
+
+def test_a_list_by_parents_never_ends_early() -> None:
+    """Old records of one parent say nothing about the next one's."""
+    cursor: Any = {"parents": None, "left": [{"names": {"full_name": "a/b"}}]}
+    old = [{"id": each, "created_at": f"2020-01-0{each}T00:00:00Z"} for each in (3, 2, 1)]
+
+    page = read_page(GITHUB, "github:release", Answer(old), cursor)
+
+    assert not ends_at(page, NOW)
+
+
+THROTTLE = Throttle(statuses=(403,), remaining="x-left", reset="x-reset", codes=("LIMIT",))
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "expected"),
+    [
+        (429, {}, "", True),
+        (403, {}, "", False),
+        (403, {"x-left": "0"}, "", True),
+        (403, {"x-left": "1"}, "", False),
+        (403, {"retry-after": "5"}, "", True),
+        (403, {}, "REQUEST_LIMIT_EXCEEDED", True),
+        (401, {"x-left": "0"}, "", False),
+    ],
+)
+def test_throttled(status: int, headers: dict[str, str], body: str, expected: bool) -> None:
+    """Some providers say "slow down" with a status that otherwise means "no"."""
+    assert is_throttled(THROTTLE, status, headers, body) is expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"x-left": "0", "x-reset": str(int(NOW.timestamp()) + 30)}, 30.0),
+        ({"x-left": "0", "x-reset": str(int(NOW.timestamp()) - 30)}, 0.0),
+        ({"x-left": "0", "x-reset": str(int(NOW.timestamp()) * 1000)}, 86_400.0),
+        ({"x-left": "0", "x-reset": "soon"}, None),
+        ({"x-left": "3", "x-reset": "1"}, None),
+        ({}, None),
+    ],
+)
+def test_reset(headers: dict[str, str], seconds: float | None) -> None:
+    """The time of more requests, never more than a day away."""
+    assert resets_in_s(THROTTLE, headers, NOW) == seconds
+
+
+def refresh(**more: Any) -> Refresh:
+    return Refresh(kind="refresh", token_url="/token", **more)
+
+
+def test_refresh_requests() -> None:
+    """Client id and secret go into the form, or into the header where a provider wants them there."""
+    in_body = refresh_request(refresh(), "https://x", "id", "pw", "r")
+    in_header = refresh_request(refresh(client_auth="basic"), "https://x", "id", "pw", "r")
+
+    assert in_body.form == {
+        "grant_type": "refresh_token",
+        "refresh_token": "r",
+        "client_id": "id",
+        "client_secret": "pw",
+    }
+    assert in_header.form == {"grant_type": "refresh_token", "refresh_token": "r"}
+    assert in_header.headers["Authorization"] == "Basic " + base64.b64encode(b"id:pw").decode()
+    assert "pw" not in repr(in_body) + repr(in_header)
+
+
+@pytest.mark.parametrize(
+    ("answer", "lasts", "rotated"),
+    [
+        ({"access_token": "a", "expires_in": 10}, 10, None),
+        ({"access_token": "a"}, 3600, None),
+        ({"access_token": "a", "expires_in": "soon", "refresh_token": "r"}, 3600, "r"),
+        ({"access_token": "a", "expires_in": -1, "refresh_token": ""}, 3600, None),
+    ],
+)
+def test_refreshed(answer: Any, lasts: int, rotated: str | None) -> None:
+    tokens = read_refreshed(refresh(), answer, NOW)
+
+    assert tokens.expires_at == NOW + timedelta(seconds=lasts)
+    assert tokens.refresh_token == rotated
+
+
+def test_tokens_end_early_and_are_not_used_once_refused() -> None:
+    """A minute before its end a token is not good any more."""
+    tokens = read_refreshed(refresh(), {"access_token": "a", "expires_in": 100}, NOW)
+
+    assert tokens.is_good(NOW, None)
+    assert not tokens.is_good(NOW + timedelta(seconds=41), None)
+    assert not tokens.is_good(NOW, "a")
+
+
+@pytest.mark.parametrize("answer", [{}, {"access_token": ""}, {"access_token": 5}, {"token": "t"}])
+def test_answers_without_a_token(answer: Any) -> None:
+    with pytest.raises(UnreadableAnswerError):
+        read_refreshed(refresh(), answer, NOW)
+    with pytest.raises(UnreadableAnswerError):
+        read_installed(answer)
+
+
+def test_signature() -> None:
+    """A JWT of three parts, RS256, that lives for less than ten minutes; keys with escaped newlines work."""
+    key = generate_private_key(65537, 2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+    head, claims, signature = sign("7", pem.replace("\n", "\\n"), NOW).split(".")
+
+    read = {name: base64.urlsafe_b64decode(part + "==") for name, part in (("c", claims), ("s", signature))}
+    said = json.loads(read["c"])
+    key.public_key().verify(read["s"], f"{head}.{claims}".encode(), PKCS1v15(), SHA256())
+    assert said["iss"] == "7"
+    assert said["iat"] < NOW.timestamp() < said["exp"] < NOW.timestamp() + 600
+
+
+@pytest.mark.parametrize(
+    "key", ["", "secret", "-----BEGIN RSA PRIVATE KEY-----\nAA==\n-----END RSA PRIVATE KEY-----"]
+)
+def test_unusable_keys(key: str) -> None:
+    with pytest.raises(UnusableKeyError) as caught:
+        sign("7", key, NOW)
+
+    assert not caught.value.args

@@ -1,0 +1,147 @@
+"""Every provider's file is complete: a new one is held to this without a line being added here."""
+
+import string
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from engine.providers.auth import Installation, Refresh
+from engine.providers.catalogue import FILES, Provider, load_catalogue, read_provider
+from engine.providers.urls import placeholders, resolve
+from engine.settings import ProviderOverrides
+
+PATHS = sorted(FILES.glob("*.yaml"))
+WORD = frozenset(string.ascii_lowercase + string.digits + "_.")
+TELLING = ("token", "secret", "password", "key")
+
+
+@pytest.fixture(params=PATHS, ids=lambda path: path.stem)
+def path(request: pytest.FixtureRequest) -> Path:
+    value: Path = request.param
+    return value
+
+
+@pytest.fixture
+def provider(path: Path) -> Provider:
+    return read_provider(path)
+
+
+def test_names(path: Path, provider: Provider) -> None:
+    """The file, its kinds and its collections are named as the contract names them (3.2, 8.3)."""
+    assert provider.name == path.stem
+    assert all(kind.startswith(f"{provider.name}_") for kind in provider.credential_kinds)
+    assert provider.collections
+    assert all(set(name) <= WORD for name in provider.collections)
+
+
+def test_says_whose_documentation_it_follows(path: Path) -> None:
+    first = path.read_text().splitlines()[0]
+
+    assert first.startswith("# ")
+    assert "https://" in first
+
+
+def test_secrets_are_secret(provider: Provider) -> None:
+    """What sounds like a secret is one, and so is all that a token is made of."""
+    for kind in provider.credential_kinds.values():
+        for name, field in kind.fields.items():
+            assert field.secret or not any(each in name for each in TELLING), name
+        if not isinstance(kind.grant, Installation):
+            assert any(kind.fields[name].secret for names in kind.grant.needs for name in names)
+
+
+def test_accounts_are_not_named_by_secrets(provider: Provider) -> None:
+    for kind in provider.credential_kinds.values():
+        assert not any(kind.fields[name].secret for name in kind.account)
+
+
+def test_addresses(provider: Provider) -> None:
+    """Requests go to the provider over https, wherever a credential would like them to go."""
+    assert provider.base_url.startswith("https://") or placeholders(provider.base_url)
+    for host in provider.hosts:
+        assert host.count(".") >= 2 or not host.startswith("*")
+        assert httpx.URL(f"https://{host.removeprefix('*.')}").host
+    for collection in provider.collections.values():
+        assert collection.path.startswith("/")
+    for kind in provider.credential_kinds.values():
+        if isinstance(kind.grant, Refresh):
+            assert kind.grant.token_url.startswith(("https://", "/"))
+
+
+def test_capture_ends_in_a_kind(provider: Provider) -> None:
+    """What the connect flow captures is a credential of the file's own, complete."""
+    if provider.connect is None:
+        return
+    kind = provider.credential_kinds[provider.connect.kind]
+    assert set(provider.connect.properties) <= set(kind.fields)
+    assert any(name in provider.connect.properties for names in kind.grant.needs for name in names)
+
+
+def test_default_rate_limit_is_a_share(provider: Provider) -> None:
+    assert provider.rate_limit.allowed_requests / provider.rate_limit.interval <= 100
+
+
+def test_kinds_are_unique() -> None:
+    """A kind tells its provider."""
+    named = [kind for path in PATHS for kind in read_provider(path).credential_kinds]
+
+    assert len(named) == len(set(named)) == len(load_catalogue({}).kinds)
+
+
+def test_override_wins(provider: Provider) -> None:
+    """The operator's base URL is where everything goes, tokens included, whatever a credential says."""
+    override = ProviderOverrides(base_url="http://127.0.0.1:1/")
+    moved = load_catalogue({provider.name: override})[provider.name]
+
+    assert resolve(moved.base_url, moved.hosts, {}) == "http://127.0.0.1:1"
+    for kind in moved.credential_kinds.values():
+        if isinstance(kind.grant, Refresh):
+            assert kind.grant.token_url.startswith("/")
+
+
+MINIMAL = """
+name: choam
+title: CHOAM
+base_url: https://api.choam.example
+credential_kinds:
+  choam_key:
+    grant: {kind: static, fields: [secret]}
+    fields: {secret: {type: string, secret: true}}
+rate_limit: {allowed_requests: 1}
+paging: {kind: single}
+record: {list: data}
+collections:
+  spice: {path: /spice}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"surprise": 1}, "Extra inputs"),
+        ({"base_url": "https://{shop}.choam.example"}, "needs hosts"),
+        ({"base_url": "https://{shop}.choam.example", "hosts": ["*.choam.example"]}, "required fields"),
+        ({"collections": {"spice": {"path": "/{id}"}}}, "placeholders exactly when"),
+        (
+            {"collections": {"spice": {"path": "/{id}", "parent": {"collection": "x"}}}},
+            "must be a collection",
+        ),
+        ({"collections": {"spice": {"path": "/s", "paging": {"kind": "guess"}}}}, "does not match any"),
+        ({"auth": {"value": "Bearer"}}, "should match pattern"),
+        (
+            {"credential_kinds": {"choam_key": {"grant": {"kind": "static", "fields": ["a"]}, "fields": {}}}},
+            "a",
+        ),
+    ],
+)
+def test_mistakes_are_refused(change: dict[str, object], complaint: str) -> None:
+    """A file that does not hold together stops the engine at its start."""
+    with pytest.raises(ValidationError, match=complaint):
+        Provider.model_validate(yaml.safe_load(MINIMAL) | change)
+
+
+def test_a_small_file_is_enough() -> None:
+    assert Provider.model_validate(yaml.safe_load(MINIMAL)).collection("choam:spice") is not None

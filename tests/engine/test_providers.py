@@ -1,0 +1,373 @@
+"""Backfills of each provider through the real reader, against fakes that follow the providers' references."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from limits.storage import MemoryStorage
+from sqlmodel import col, select, update
+
+from engine.backfill.pace import Pace
+from engine.backfill.reader import Reader
+from engine.hints import READ
+from engine.oauth_apps import OAuthClient
+from engine.providers.catalogue import load_catalogue
+from engine.sealing import Safe
+from engine.settings import Settings
+from engine.tables import Progress, Record
+from foundation.database import Database, utc_now
+from tests.peers.providers.github import GitHub
+from tests.peers.providers.hubspot import HubSpot
+from tests.peers.providers.refusals import Fake
+from tests.peers.providers.salesforce import Salesforce
+from tests.peers.providers.shopify import Shopify
+
+FAST = {"allowed_requests": 1000, "interval": 1, "max_concurrent_requests": 0}
+
+
+class KilledError(BaseException):
+    """Stands in for SIGKILL: nothing of ours may catch it."""
+
+
+@dataclass
+class Case:
+    """A provider with something in it, and what a complete reading holds."""
+
+    fake: Any
+    properties: dict[str, Any]
+    expected: dict[str, int]
+    app: OAuthClient | None = None
+
+    @property
+    def provider(self) -> str:
+        return next(iter(self.expected)).partition(":")[0]
+
+
+def hubspot() -> Case:
+    fake = HubSpot()
+    fake.fill("/crm/v3/objects/contacts", 250)
+    fake.fill("/crm/v3/objects/companies", 100)
+    fake.fill("/crm/v3/owners", 3)
+    fake.fill("/crm/v3/pipelines/deals", 2)
+    expected = {"hubspot:contact": 250, "hubspot:company": 100, "hubspot:owner": 3, "hubspot:pipeline": 2}
+    properties = {"kind": "hubspot_oauth2", "hub_id": 62515, "refresh_token": "refresh-1"}
+    return Case(fake, properties, expected, OAuthClient(*fake.client))
+
+
+def github() -> Case:
+    fake = GitHub()
+    fake.add("choam/spice", issues=150, pulls=120, commits=205, releases=1)
+    fake.add("choam/water", issues=0, pulls=0, commits=3, releases=0)
+    fake.add("choam/empty", pulls=0, releases=0)
+    fake.broken = {"/repos/choam/empty/issues": 410, "/repos/choam/empty/commits": 409}
+    expected = {
+        "github:repository": 3,
+        "github:issue": 100,  # the other third are pull requests
+        "github:pull_request": 120,
+        "github:commit": 208,
+        "github:release": 1,
+    }
+    properties = {"kind": "github_app", "installation_id": "77", "account_login": "choam"}
+    return Case(fake, properties, expected, OAuthClient(fake.app_id, fake.private_key))
+
+
+def salesforce() -> Case:
+    fake = Salesforce(batch=200)
+    fake.fill("Contact", 450)
+    fake.fill("Product2", 200)
+    properties = {
+        "kind": "salesforce_oauth2",
+        "instance_url": "https://choam.my.salesforce.com",
+        "refresh_token": "refresh-0",
+    }
+    expected = {"salesforce:contact": 450, "salesforce:product2": 200}
+    return Case(fake, properties, expected, OAuthClient(*fake.client))
+
+
+def shopify() -> Case:
+    fake = Shopify()
+    fake.fill("/products", 520)
+    fake.fill("/orders", 1)
+    fake.fill("/price_rules", 2)
+    fake.fill("/price_rules/1/discount_codes", 260)
+    fake.fill("/price_rules/2/discount_codes", 2, first=1000)
+    expected = {"shopify:product": 520, "shopify:order": 1, "shopify:discount_code": 262}
+    return Case(fake, {"kind": "shopify_oauth2", "shop": "choam", "access_token": "shpat_1"}, expected)
+
+
+@pytest.fixture(params=[hubspot, github, salesforce, shopify], ids=lambda make: make.__name__)
+def case(request: pytest.FixtureRequest) -> Case:
+    made: Case = request.param()
+    return made
+
+
+@pytest.fixture
+def worker(settings: Settings, database: Database) -> Callable[[Case], Reader]:
+    """Makes a worker's reader whose requests reach the fake."""
+
+    def worker(case: Case) -> Reader:
+        return Reader(
+            database=database,
+            safe=Safe(settings.vault()),
+            catalogue=load_catalogue({}),
+            pace=Pace(MemoryStorage()),
+            client=httpx.Client(transport=httpx.MockTransport(case.fake)),
+            own_apps={case.provider: case.app} if case.app else {},
+        )
+
+    return worker
+
+
+@pytest.fixture
+def start(api: httpx.Client, hints: Any, stream: str, upstream: Any) -> Callable[..., tuple[str, list[UUID]]]:
+    """Create a sync of everything a case expects; gives its path and its readings."""
+
+    def start(case: Case, *collections: str) -> tuple[str, list[UUID]]:
+        upstream.interfere = case.fake
+        body = {
+            "provider": case.provider,
+            "stream_id": stream,
+            "name": "Choam",
+            "collection_ids": collections or list(case.expected),
+            "rate_limit": FAST,
+            "credential": {"properties": case.properties},
+        }
+        answer = api.post("/v1/syncs", json=body)
+        assert answer.status_code == 200, answer.text
+        return f"/v1/syncs/{answer.json()['id']}", hints.of(READ)[-len(body["collection_ids"]) :]
+
+    return start
+
+
+def held(database: Database, sync_path: str) -> dict[str, int]:
+    """How many records the stream holds of each collection, each counted once."""
+    statement = select(Record.collection_id, Record.upstream_id)
+    with database.read() as session:
+        rows = session.exec(statement.where(Record.sync_id == UUID(sync_path.rsplit("/", 1)[1]))).all()
+    assert len(rows) == len(set(rows))
+    names = [collection_id for collection_id, _ in rows]
+    return {name: names.count(name) for name in names}
+
+
+def make_due(database: Database, *progress_ids: UUID) -> None:
+    """As if the wait were over and any lease had run out."""
+    with database.write() as session:
+        due = update(Progress).where(col(Progress.id).in_(progress_ids))
+        session.exec(due.values(due_at=utc_now(), leased_until=None, hinted_until=None))
+
+
+def test_backfill(api: httpx.Client, database: Database, worker: Any, start: Any, case: Case) -> None:
+    """Everything is read, each object once, and the sync is healthy and complete."""
+    path, ids = start(case)
+
+    assert list(worker(case).read(ids)) == []
+
+    sync = api.get(path).json()
+    assert sync["health"]["status"] == "healthy", sync["health"]
+    assert sync["initial_backfill_completed_at"] is not None
+    assert held(database, path) == case.expected
+
+
+def test_killed_midway(database: Database, worker: Any, start: Any, case: Case) -> None:
+    """Killed at every other request, it is read to the end all the same, and not from the start again."""
+    path, ids = start(case)
+    arrived, survived = case.fake, [0]
+
+    def fragile(request: httpx.Request) -> httpx.Response:
+        survived[0] += 1
+        if survived[0] % 3 == 0:
+            raise KilledError
+        answer: httpx.Response = arrived(request)
+        return answer
+
+    reader = worker(Case(fragile, case.properties, case.expected, case.app))
+    for _ in range(60):
+        try:
+            reader.read(ids)
+            break
+        except KilledError:
+            make_due(database, *_unfinished(database, ids))
+
+    assert held(database, path) == case.expected
+    pages = [request for request in arrived.requests if request.method == "GET"]
+    paths = [str(request.url) for request in pages]
+    assert len(paths) == len(set(paths)) + _shared_walks(case)
+
+
+def _unfinished(database: Database, ids: list[UUID]) -> list[UUID]:
+    with database.read() as session:
+        wanted = select(Progress.id).where(col(Progress.id).in_(ids), col(Progress.done_at).is_(None))
+        return list(session.exec(wanted))
+
+
+def _shared_walks(case: Case) -> int:
+    """GitHub's repositories are listed once for each collection; every other page is asked for once."""
+    return {"github": 4}.get(case.provider, 0)
+
+
+def test_a_spent_token_is_renewed(api: httpx.Client, database: Database, worker: Any, start: Any) -> None:
+    """A 401 in the middle costs one refresh, not the credential."""
+    case = hubspot()
+    path, ids = start(case, "hubspot:contact")
+    served = case.fake
+
+    def forgetful(request: httpx.Request) -> httpx.Response:
+        if request.url.params.get("after") == "100" and served.issued == 1:
+            served.expire()
+        answer: httpx.Response = served(request)
+        return answer
+
+    worker(Case(forgetful, case.properties, case.expected, case.app)).read(ids)
+
+    assert served.issued == 2
+    assert held(database, path) == {"hubspot:contact": 250}
+    assert api.get(path).json()["health"]["status"] == "healthy"
+
+
+def test_refused_after_a_renewal(api: httpx.Client, database: Database, worker: Any, start: Any) -> None:
+    """A provider that refuses the new token too refuses the credential; it was asked for one new token."""
+    case = hubspot()
+    path, ids = start(case, "hubspot:contact")
+    served = case.fake
+
+    def stubborn(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(401, json={})
+        answer: httpx.Response = served(request)
+        return answer
+
+    worker(Case(stubborn, case.properties, case.expected, case.app)).read(ids)
+
+    assert served.issued == 2
+    assert api.get(path).json()["health"]["reason"]["code"] == "credential_rejected"
+
+
+def test_links_that_lead_away_are_not_followed(
+    api: httpx.Client, database: Database, worker: Any, start: Any
+) -> None:
+    """The failure says what happened, and the token stays."""
+    case = shopify()
+    path, ids = start(case, "shopify:product")
+    asked = []
+
+    def hostile(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        link = '<http://169.254.169.254/latest/meta-data>; rel="next"'
+        return httpx.Response(200, json={"products": [{"id": 1}]}, headers={"Link": link})
+
+    worker(Case(hostile, case.properties, case.expected)).read(ids)
+
+    reason = api.get(path).json()["health"]["reason"]
+    assert reason["code"] == "collection_failed"
+    assert "leaves choam.myshopify.com" in reason["message"]
+    assert asked == ["choam.myshopify.com"]
+
+
+def test_spent_limits_are_waited_for(api: httpx.Client, database: Database, worker: Any, start: Any) -> None:
+    """GitHub's 403 with nothing remaining pauses the sync until the reset and rejects nothing."""
+    case = github()
+    case.fake.remaining = 1
+    path, ids = start(case, "github:pull_request")
+
+    worker(case).read(ids)
+
+    with database.read() as session:
+        due_at = session.get_one(Progress, ids[0]).due_at
+    assert due_at is not None
+    assert 590 < (due_at - utc_now()).total_seconds() < 602
+    assert api.get(path).json()["health"]["reason"]["code"] == "rate_limited"
+
+
+def test_missing_permission_is_the_collection_s(api: httpx.Client, worker: Any, start: Any) -> None:
+    """A 403 for want of a scope fails one collection; the credential and the others go on."""
+    case = shopify()
+    path, ids = start(case, "shopify:order", "shopify:product")
+    served = case.fake
+
+    def scoped(request: httpx.Request) -> httpx.Response:
+        answer: httpx.Response = served(request)
+        return httpx.Response(403, json={}) if "orders" in request.url.path else answer
+
+    worker(Case(scoped, case.properties, case.expected)).read(ids)
+
+    sync = api.get(path).json()
+    assert sync["health"]["reason"]["collection_id"] == "shopify:order"
+    assert api.get(f"/v1/credentials/{sync['credential_id']}").json()["health"]["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("properties", "field"),
+    [
+        ({"kind": "shopify_key", "shop": "evil.test/", "access_token": "x"}, "shop"),
+        (
+            {"kind": "salesforce_oauth2", "instance_url": "https://127.0.0.1", "refresh_token": "x"},
+            "instance_url",
+        ),
+        (
+            {"kind": "salesforce_oauth2", "instance_url": "http://a.salesforce.com", "refresh_token": "x"},
+            "instance_url",
+        ),
+    ],
+)
+def test_addresses_of_others_are_refused(api: httpx.Client, properties: Any, field: str) -> None:
+    """A credential cannot point the engine anywhere but at its provider."""
+    answer = api.post("/v1/credentials", json={"properties": properties})
+
+    assert answer.status_code == 422
+    assert "must lead to *." in answer.json()["validation_errors"]["properties"][field][0]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (
+            {"kind": "hubspot_oauth2", "hub_id": 1, "refresh_token": "a"},
+            {"kind": "hubspot_oauth2", "hub_id": "1", "refresh_token": "b"},
+        ),
+        (
+            {"kind": "github_app", "installation_id": 1},
+            {"kind": "github_app", "installation_id": "1", "account_login": "choam"},
+        ),
+    ],
+)
+def test_same_account(api: httpx.Client, first: Any, second: Any) -> None:
+    """The properties that name the upstream account name the credential (contract 6.1, 14 row 10)."""
+    ids = {api.post("/v1/credentials", json={"properties": each}).json()["id"] for each in (first, second)}
+
+    assert len(ids) == 1
+
+
+def test_shop_tells_its_account(api: httpx.Client, upstream: Any) -> None:
+    """Two tokens of one shop are one credential."""
+    fake = Shopify()
+    upstream.interfere = fake
+    for fake.token in ("shpat_1", "shpat_2"):
+        properties = {"kind": "shopify_key", "shop": "choam", "access_token": fake.token}
+        assert api.post("/v1/credentials", json={"properties": properties}).status_code == 200
+
+    assert len(api.get("/v1/credentials").json()["data"]) == 1
+
+
+def test_fakes_are_strict() -> None:
+    """The fakes refuse what the real ones refuse: other hosts, no token, too large pages, odd parameters."""
+    shop, hub = Shopify(), HubSpot(access_tokens=["t"])
+    shop.fill("/products", 1)
+    hub.fill("/crm/v3/objects/contacts", 1)
+    products = "https://choam.myshopify.com/admin/api/2025-07/products.json"
+    contacts = "https://api.hubapi.com/crm/v3/objects/contacts"
+    token, bearer = {"X-Shopify-Access-Token": "shpat_1"}, {"Authorization": "Bearer t"}
+
+    def status(fake: Fake, url: str, headers: dict[str, str]) -> int:
+        return fake(httpx.Request("GET", url, headers=headers)).status_code
+
+    assert status(shop, products, {}) == 401
+    assert status(shop, f"{products}?limit=251", token) == 400
+    assert status(shop, f"{products}?page_info=products:0&status=any", token) == 400
+    assert status(shop, f"{products}?page_info=orders:0", token) == 400
+    assert status(hub, f"{contacts}?limit=101", bearer) == 400
+    assert status(hub, f"{contacts}?page=2", bearer) == 400
+    with pytest.raises(httpx.ConnectError):
+        status(hub, "http://api.hubapi.com/", bearer)

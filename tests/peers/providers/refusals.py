@@ -1,0 +1,67 @@
+"""What the fakes of providers have in common: they refuse what they were not asked properly."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+import httpx
+
+
+class RefusedError(Exception):
+    """Answer this instead."""
+
+    def __init__(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
+        super().__init__(status, body)
+        self.answer = httpx.Response(status, json=body, headers=headers)
+
+
+@dataclass
+class Fake:
+    """One provider on one host; requests to any other never arrive."""
+
+    host: str
+    requests: list[httpx.Request] = field(default_factory=list)
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if (request.url.scheme, request.url.host) != ("https", self.host):
+            raise httpx.ConnectError(f"nobody at {request.url.host}")
+        self.requests.append(request)
+        try:
+            return self.answer(request)
+        except RefusedError as refused:
+            return refused.answer
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        raise NotImplementedError
+
+
+def form(request: httpx.Request) -> dict[str, str]:
+    """A form's fields, if it is one."""
+    if request.headers.get("content-type") != "application/x-www-form-urlencoded":
+        raise RefusedError(415, {"error": "not a form"})
+    return dict(parse_qsl(request.content.decode()))
+
+
+def query(request: httpx.Request, allowed: Collection[str], refusal: object) -> dict[str, str]:
+    """The parameters, each once and all of them known."""
+    pairs = request.url.params.multi_items()
+    if len(dict(pairs)) < len(pairs) or not set(dict(pairs)) <= set(allowed):
+        raise RefusedError(400, refusal)
+    return dict(pairs)
+
+
+def limit(value: str | None, default: int, most: int, refusal: object) -> int:
+    """A page's size, refused beyond the most there is."""
+    if value is None:
+        return default
+    if not value.isdecimal() or not 1 <= int(value) <= most:
+        raise RefusedError(400, refusal)
+    return int(value)
+
+
+def dated(number: int) -> str:
+    return f"2025-01-01T{number // 3600:02}:{number // 60 % 60:02}:{number % 60:02}Z"
+
+
+Objects = dict[str, list[dict[str, Any]]]
