@@ -1,6 +1,6 @@
 """`/link/oauth2` (contract 6.3), the browser's part: to the provider, and back to the product with a code."""
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import structlog
 from fastapi import APIRouter, Query, Request, Response
@@ -14,7 +14,8 @@ from engine.oauth_apps import any_app
 from engine.providers.connect import Connect, authorize_url, missing_inputs, with_query
 from foundation.database import utc_now
 
-router = APIRouter(prefix="/link/oauth2", tags=["connect flow"])
+PAGE: Final[dict[str, Any]] = {"description": "A page for people", "content": {"text/html": {}}}
+router = APIRouter(prefix="/link/oauth2", tags=["connect flow"], responses={400: PAGE})
 log = structlog.get_logger(__name__)
 
 CALLBACK: Final = "/link/oauth2/callback"
