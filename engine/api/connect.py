@@ -8,6 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from engine.api.caller import Services
 from engine.api.pages import error_page, onward
+from engine.api.shapes import Failure
 from engine.connect.exchange import ExchangeError
 from engine.connect.journey import LASTS, Journey, open_journey, seal_journey
 from engine.oauth_apps import any_app
@@ -15,7 +16,9 @@ from engine.providers.connect import Connect, authorize_url, missing_inputs, wit
 from foundation.database import utc_now
 
 PAGE: Final[dict[str, Any]] = {"description": "A page for people", "content": {"text/html": {}}}
-router = APIRouter(prefix="/link/oauth2", tags=["connect flow"], responses={400: PAGE})
+router = APIRouter(
+    prefix="/link/oauth2", tags=["connect flow"], responses={400: PAGE, 404: {"model": Failure}}
+)
 log = structlog.get_logger(__name__)
 
 CALLBACK: Final = "/link/oauth2/callback"

@@ -1,0 +1,148 @@
+"""The connect flow's decisions, as pure functions, and every provider's `connect` section."""
+
+import pytest
+
+from engine.connect.codes import Grant, accompanied
+from engine.connect.exchange import ExchangeError, judged
+from engine.providers.catalogue import Provider, load_catalogue
+from engine.providers.connect import (
+    Connect,
+    authorize_url,
+    challenge,
+    missing_inputs,
+    properties_of,
+    token_form,
+    token_url,
+    with_query,
+)
+
+CONNECT = Connect(
+    kind="thing_oauth2",
+    authorize_url="https://{shop}.thing.test/authorize?fixed=1",
+    token_url="https://{shop}.thing.test/token",
+    scopes=("read", "list"),
+    scope_separator=",",
+    params={"prompt": "consent"},
+    pkce=True,
+    inputs={"shop": "[a-z]+"},
+    properties={
+        "refresh_token": "refresh_token",
+        "team": "team.id",
+        "scopes": "scope",
+        "test": "not live",
+        "shop": "input.shop",
+    },
+)
+CONNECTED = [provider for provider in load_catalogue({}).values() if provider.connect is not None]
+
+
+def test_authorize_url() -> None:
+    """The provider's own parameters, the usual scopes unless others are asked for, and a PKCE challenge."""
+    url = authorize_url(
+        CONNECT,
+        client_id="c",
+        redirect_uri="https://engine.test/back",
+        state="s",
+        scope=None,
+        inputs={"shop": "acme"},
+        verifier="v",
+    )
+
+    assert url == (
+        "https://acme.thing.test/authorize?fixed=1&prompt=consent&response_type=code&client_id=c"
+        "&redirect_uri=https%3A%2F%2Fengine.test%2Fback&state=s&scope=read%2Clist"
+        f"&code_challenge={challenge('v')}&code_challenge_method=S256"
+    )
+
+
+def test_token_request() -> None:
+    form = token_form(CONNECT, code="c", redirect_uri="r", verifier="v")
+
+    assert token_url(CONNECT, {"shop": "acme"}) == "https://acme.thing.test/token"
+    assert form == {
+        "grant_type": "authorization_code",
+        "code": "c",
+        "redirect_uri": "r",
+        "code_verifier": "v",
+    }
+
+
+@pytest.mark.parametrize("shop", ["", "acme.evil", "acme/", "ACME", "acme\n", "acme@evil"])
+def test_inputs_that_would_lead_elsewhere(shop: str) -> None:
+    assert missing_inputs(CONNECT, {"shop": shop}) == ["shop"]
+    assert missing_inputs(CONNECT, {"shop": "acme"}) == []
+
+
+def test_properties() -> None:
+    """Dotted paths, inputs, negation, arrays joined by either separator; what is not there stays away."""
+    answer = {"refresh_token": "r", "team": {"id": 7}, "scope": "a b,c", "live": True}
+
+    assert properties_of(CONNECT, ["scopes"], answer, {"shop": "acme"}) == {
+        "kind": "thing_oauth2",
+        "refresh_token": "r",
+        "team": 7,
+        "scopes": ["a", "b", "c"],
+        "test": False,
+        "shop": "acme",
+    }
+    assert properties_of(CONNECT, [], {}, {}) == {"kind": "thing_oauth2"}
+
+
+def test_challenge_example_of_the_standard() -> None:
+    """RFC 7636, appendix B."""
+    verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+
+    assert challenge(verifier) == "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+
+
+def test_with_query_keeps_what_is_there() -> None:
+    assert with_query("https://a.test/b?c=%20d", {"e": "f&g"}) == "https://a.test/b?c=%20d&e=f%26g"
+    assert with_query("https://a.test", {"e": "f"}) == "https://a.test?e=f"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "refuses_app"),
+    [
+        (401, b"", True),
+        (400, b'{"error": "invalid_client"}', True),
+        (200, b'{"error": "incorrect_client_credentials"}', True),
+        (400, b'{"error": "invalid_grant"}', False),
+        (400, b'{"error": {"nested": 1}}', False),
+        (302, b"{}", False),
+        (200, b"[]", False),
+        (200, b"\xff", False),
+        (500, b'{"error": "invalid_client"}', False),
+    ],
+)
+def test_refusals(status: int, body: bytes, refuses_app: bool) -> None:
+    """Only a provider that says so has refused the app; one in trouble has refused nobody."""
+    with pytest.raises(ExchangeError) as caught:
+        judged(status, body)
+
+    assert caught.value.refuses_app is refuses_app
+
+
+def test_what_must_come_with_a_code() -> None:
+    grant = Grant(properties={}, state="", redirect_uri="https://a.test", code_challenge=challenge("v"))
+
+    assert accompanied(grant, None, "v")
+    assert accompanied(grant, "https://a.test", "v")
+    assert not accompanied(grant, None, None)
+    assert not accompanied(grant, "https://b.test", "v")
+    assert accompanied(grant.model_copy(update={"code_challenge": None}), None, None)
+
+
+@pytest.mark.parametrize("provider", CONNECTED, ids=lambda provider: provider.name)
+def test_every_section_fills_its_kind(provider: Provider) -> None:
+    """The kind is the provider's, every property a field of it, every required one there; all is https."""
+    connect = provider.connect
+    assert connect is not None
+    fields = provider.credential_kinds[connect.kind].fields
+    example = {"shop": "acme"} if connect.inputs else {}
+
+    assert set(connect.properties) <= set(fields)
+    assert {name for name, field in fields.items() if field.required} <= set(connect.properties)
+    assert missing_inputs(connect, example) == []
+    assert all(
+        url.format_map(example).startswith("https://") for url in (connect.authorize_url, connect.token_url)
+    )
