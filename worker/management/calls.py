@@ -40,6 +40,8 @@ class Call(Generic[T]):
     body: Body | None = None
     params: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    is_always_there: bool = False
+    """Whether every API of this contract knows the path, so that a 404 means that this is not one."""
 
     @property
     def changes_something(self) -> bool:
@@ -47,7 +49,7 @@ class Call(Generic[T]):
 
 
 def import_credential(body: Body) -> Call[RemoteCredential]:
-    return Call("POST", "/v1/credentials", _one(RemoteCredential), body=body)
+    return Call("POST", "/v1/credentials", _one(RemoteCredential), body=body, is_always_there=True)
 
 
 def get_credential(credential_id: str) -> Call[RemoteCredential]:
@@ -79,7 +81,7 @@ def list_syncs(
         params["stream_id"] = stream_id
     if metadata is not None:
         params["metadata"] = json.dumps(metadata)
-    return Call("GET", "/v1/syncs", _many(RemoteSync, only), params=params)
+    return Call("GET", "/v1/syncs", _many(RemoteSync, only), params=params, is_always_there=True)
 
 
 def update_sync(sync_id: str, changes: Body) -> Call[RemoteSync]:
@@ -91,11 +93,11 @@ def delete_sync(sync_id: str) -> Call[None]:
 
 
 def list_streams() -> Call[list[RemoteStream]]:
-    return Call("GET", "/v1/streams", _many(RemoteStream))
+    return Call("GET", "/v1/streams", _many(RemoteStream), is_always_there=True)
 
 
 def create_stream(slug: str) -> Call[RemoteStream]:
-    return Call("POST", "/v1/streams", _one(RemoteStream), body={"slug": slug})
+    return Call("POST", "/v1/streams", _one(RemoteStream), body={"slug": slug}, is_always_there=True)
 
 
 def _at(collection: str, object_id: str) -> str:
@@ -126,7 +128,7 @@ def _read(call: Call[T], response: httpx.Response) -> T:
 
 
 def _unusable(call: Call[T], response: httpx.Response) -> UnusableAnswerError:
-    reason = f"{call.method} answered {response.status_code} with an unexpected body"
+    reason = f"{call.method} {call.path} was answered {response.status_code}, not as the contract says"
     return UnusableAnswerError(reason, may_have_happened=call.changes_something)
 
 
@@ -137,8 +139,9 @@ def _harmless(exc: Exception) -> Exception | None:
 
 def _refusal(call: Call[T], response: httpx.Response) -> ProvisioningError:
     status = response.status_code
-    if status < HTTPStatus.BAD_REQUEST:
-        return _unusable(call, response)  # a redirect: somebody else answers at this address
+    is_missing = status == HTTPStatus.NOT_FOUND and call.is_always_there
+    if status < HTTPStatus.BAD_REQUEST or is_missing or status == HTTPStatus.METHOD_NOT_ALLOWED:
+        return _unusable(call, response)  # somebody else answers at this address: no customer's fault
     retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
     summary, fields = _error_body(response)
     if status == HTTPStatus.TOO_MANY_REQUESTS:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, m
 from foundation.database import storable
 
 GOOD: Final = "healthy"
+UNREPORTED: Final = "unreported"
 _SPELLINGS: Final = {"ok": GOOD, "warn": "warning"}
 MAX_WORD: Final = 64
 MAX_TEXT: Final = 2_000
@@ -58,16 +59,17 @@ class Remote(BaseModel):
 class Health(Remote):
     """One shape for the three that the API has shown (contract 4).
 
-    `status` is `initializing`, `healthy`, `warning`, `error`, or a word we do not know.
+    `status` is `initializing`, `healthy`, `warning`, `error`, a word we do not know, or `unreported`: some
+    editions announce health as coming soon, and a sync of theirs is judged by its backfill alone.
     """
 
-    status: str = "unknown"
+    status: str = UNREPORTED
     part: Part | None = None
     message: str | None = None
 
     @property
     def is_good(self) -> bool:
-        return self.status == GOOD
+        return self.status in {GOOD, UNREPORTED}
 
     @property
     def is_bad(self) -> bool:

@@ -109,7 +109,7 @@ MOVES = [
     ("gen1 credential", False, F, D, F, B),
     ("unknown word", False, B, R, B, B),
     ("unknown word", True, B, R, B, B),
-    ("none", True, B, R, B, B),
+    ("none", True, R, R, R, R),
 ]
 
 
