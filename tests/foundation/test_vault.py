@@ -96,7 +96,9 @@ def test_malformed_value_is_refused(sealed: str) -> None:
         Vault.from_text(NEW).open(sealed, context="tenant-1")
 
 
-@pytest.mark.parametrize("newest", [NEW.replace("new:", "k:"), NEW.replace("new:", "Key_2-b:")])
+@pytest.mark.parametrize(
+    "newest", [NEW.replace("new:", "k:"), NEW.replace("new:", "Key_2-b:")], ids=["letter", "word"]
+)
 def test_key_ids_may_be_words(newest: str) -> None:
     """Letters, digits, dash and underscore make a key id."""
     assert Vault.from_text(newest).seal(b"x", context="t").partition(".")[0] == newest.partition(":")[0]
