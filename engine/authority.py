@@ -6,7 +6,7 @@ others wait for the outcome. A worker that dies in between leaves the old refres
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -62,7 +62,8 @@ class Authority:
     client: httpx.Client
     own_apps: Mapping[str, OAuthClient] = field(default_factory=dict)
     """Of the installation itself, by provider, for credentials that name no OAuth app known here."""
-    sleep: Callable[[float], object] = time.sleep
+    wait_s: float = WAIT_S
+    """How long to wait for another worker that is asking."""
 
     def access(self, credential: Credential, *, instead_of: Access | None = None) -> Access:
         """What the credential's requests need; raises `FetchError` when there is no coming by it.
@@ -90,14 +91,14 @@ class Authority:
         held = self.safe.open_tokens(credential)
         if held is not None and held.is_good(utc_now(), refused):
             return held.access_token
-        give_up_at = time.monotonic() + WAIT_S
+        give_up_at = time.monotonic() + self.wait_s
         while time.monotonic() < give_up_at:
             turn = retrying(self.database, lambda session: self._take_turn(session, credential.id, refused))
             if isinstance(turn, Tokens):
                 return turn.access_token
             if turn is not None:
                 return self._renew(turn, issuer)
-            self.sleep(LOOK_EVERY_S)
+            time.sleep(LOOK_EVERY_S)
         raise FetchError(unreachable(issuer.provider.title, "another worker is still asking for a token"))
 
     def _take_turn(self, session: Session, credential_id: UUID, refused: str | None) -> Tokens | Turn | None:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from engine.providers.auth import Installation, Refresh
 from engine.providers.catalogue import FILES, Provider, load_catalogue, read_provider
 from engine.providers.urls import placeholders, resolve
+from engine.providers.walk import request
 from engine.settings import ProviderOverrides
 
 PATHS = sorted(FILES.glob("*.yaml"))
@@ -145,3 +146,14 @@ def test_mistakes_are_refused(change: dict[str, object], complaint: str) -> None
 
 def test_a_small_file_is_enough() -> None:
     assert Provider.model_validate(yaml.safe_load(MINIMAL)).collection("choam:spice") is not None
+
+
+def test_the_documentation_s_example_works() -> None:
+    """The worked example in `docs/providers.md` is a file as it should be."""
+    page = (Path(__file__).parents[2] / "docs" / "providers.md").read_text()
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+
+    provider = Provider.model_validate(yaml.safe_load(example))
+
+    assert provider.root({"house": "harkonnen"}) == "https://harkonnen.choam.example"
+    assert request(provider, "choam:harvest", None).path == "/api/2/harvesters"
