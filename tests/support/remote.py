@@ -99,7 +99,7 @@ class Remote:
             items = [item for item in items if item["stream_id"] == stream]
         if (text := request.url.params.get("metadata")) is not None:
             part = json.loads(text).items()
-            items = [item for item in items if part <= item["metadata"].items()]
+            items = [item for item in items if part <= item.get("metadata", {}).items()]
         return httpx.Response(200, json={"data": items})
 
     def _create(self, collection: str, body: dict[str, Any]) -> httpx.Response:

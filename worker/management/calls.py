@@ -56,6 +56,11 @@ def get_credential(credential_id: str) -> Call[RemoteCredential]:
     return Call("GET", _at("credentials", credential_id), _one(RemoteCredential))
 
 
+def list_credentials(*, metadata: Mapping[str, JsonValue]) -> Call[list[RemoteCredential]]:
+    params = {"metadata": json.dumps(metadata)}
+    return Call("GET", "/v1/credentials", _many(RemoteCredential), params=params, is_always_there=True)
+
+
 def delete_credential(credential_id: str) -> Call[None]:
     return Call("DELETE", _at("credentials", credential_id), _nothing)
 

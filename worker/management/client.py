@@ -16,6 +16,7 @@ from worker.management.calls import Body, Call
 from worker.management.shapes import RemoteCredential, RemoteStream, RemoteSync
 
 T = TypeVar("T")
+M = TypeVar("M", RemoteCredential, RemoteSync)
 
 TIMEOUT: Final = httpx.Timeout(10.0, connect=3.0)
 MAX_CONNECTIONS: Final = 20  # httpx's pool costs time quadratic in its waiting callers, so keep both few
@@ -40,6 +41,10 @@ class ManagementApi:
     def get_credential(self, credential_id: str) -> RemoteCredential:
         return self._send(calls.get_credential(credential_id))
 
+    def find_credentials(self, metadata: Mapping[str, JsonValue]) -> list[RemoteCredential]:
+        """The credentials whose metadata contains these properties, whether the API filters or not."""
+        return _containing(metadata, self._send(calls.list_credentials(metadata=metadata)))
+
     def delete_credential(self, credential_id: str) -> None:
         """Delete it; one that is already gone is as good as deleted."""
         with suppress(NotFoundError):
@@ -53,12 +58,8 @@ class ManagementApi:
         return self._send(calls.get_sync(sync_id))
 
     def find_syncs(self, metadata: Mapping[str, JsonValue]) -> list[RemoteSync]:
-        """The syncs whose metadata contains these properties.
-
-        The filter is asked for, and not trusted: an API that ignores it lists everything.
-        """
-        found = self._send(calls.list_syncs(metadata=metadata))
-        return [sync for sync in found if metadata.items() <= sync.metadata.items()]
+        """The syncs whose metadata contains these properties, whether the API filters or not."""
+        return _containing(metadata, self._send(calls.list_syncs(metadata=metadata)))
 
     def update_sync(self, sync_id: str, changes: Body) -> RemoteSync:
         return self._send(calls.update_sync(sync_id, changes))
@@ -135,6 +136,11 @@ class AsyncManagementApi:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._http.aclose()
+
+
+def _containing(metadata: Mapping[str, JsonValue], found: list[M]) -> list[M]:
+    """The filter is asked for, and not trusted: an API that ignores it lists everything."""
+    return [each for each in found if metadata.items() <= each.metadata.items()]
 
 
 def _headers(token: str) -> dict[str, str]:

@@ -101,6 +101,7 @@ class Health(Remote):
 
 class RemoteCredential(Remote):
     id: Id
+    metadata: Metadata = Field(default_factory=dict)
 
 
 class RemoteStream(Remote):

@@ -15,8 +15,8 @@ from worker.steps.wanted import marker
 
 log = structlog.get_logger()
 
-IsShared = Callable[[Claim], bool]
-"""Whether another connection still uses this one's credential: imports of one account share it."""
+IsShared = Callable[[str], bool]
+"""Whether another connection still uses this credential: imports of one account share it."""
 
 
 def remove(claim: Claim, api: ManagementApi, *, settle: timedelta, is_shared: IsShared) -> Verdict:
@@ -26,8 +26,9 @@ def remove(claim: Claim, api: ManagementApi, *, settle: timedelta, is_shared: Is
         api.delete_sync(connection.remote_sync_id)
     if connection.remote_sync_id is not None or claim.earlier_create_at is not None:
         _remove_strays(claim, api, settle)
-    if _is_ours(claim) and not is_shared(claim):
-        _delete_credential(str(connection.remote_credential_id), api)
+    for credential_id in _own_credentials(claim, api):
+        if not is_shared(credential_id):
+            _delete_credential(credential_id, api)
     return Verdict(
         why="removed at the Management API",
         move=State.REMOVED,
@@ -56,11 +57,16 @@ def _remove_strays(claim: Claim, api: ManagementApi, settle: timedelta) -> None:
         )
 
 
-def _is_ours(claim: Claim) -> bool:
-    """A credential that an event named by id belongs to whoever imported it."""
+def _own_credentials(claim: Claim, api: ManagementApi) -> set[str]:
+    """The credential we know, and any that an import left behind whose answer was lost.
+
+    One that an event named by id belongs to whoever imported it.
+    """
     connection = claim.connection
-    named = connection.overrides.get("credential_id")
-    return connection.remote_credential_id is not None and connection.remote_credential_id != named
+    ours = {connection.remote_credential_id} if connection.remote_credential_id else set()
+    if "credential" in connection.clock:  # otherwise none was ever given, so none imported
+        ours |= {credential.id for credential in api.find_credentials(marker(claim))}
+    return ours - {str(connection.overrides.get("credential_id"))}
 
 
 def _delete_credential(credential_id: str, api: ManagementApi) -> None:

@@ -193,22 +193,26 @@ def _create(runtime: Runtime, claimed: Claim) -> Verdict:
     )
 
 
-def _is_shared(runtime: Runtime, claimed: Claim) -> bool:
-    connection = claimed.connection
+def _is_shared(runtime: Runtime, claimed: Claim, credential_id: str) -> bool:
     others = select(func.count()).where(
-        col(Connection.remote_credential_id) == connection.remote_credential_id,
-        col(Connection.id) != connection.id,
+        col(Connection.remote_credential_id) == credential_id,
+        col(Connection.id) != claimed.connection.id,
         col(Connection.state).not_in([State.REMOVING, State.REMOVED]),
     )
     with runtime.database.read() as session:
         return session.exec(others).one() > 0
 
 
+def _remove(runtime: Runtime, claimed: Claim) -> Verdict:
+    def is_shared(credential_id: str) -> bool:
+        return _is_shared(runtime, claimed, credential_id)
+
+    return remove(claimed, runtime.api, settle=runtime.settle, is_shared=is_shared)
+
+
 _CALLS: Final[dict[Step, StepCall]] = {
     Step.CAPTURE: lambda runtime, claimed: capture(claimed, runtime.api, runtime.vault),
     Step.CREATE: _create,
     Step.UPDATE: lambda runtime, claimed: update(claimed, runtime.api, runtime.plans),
-    Step.REMOVE: lambda runtime, claimed: remove(
-        claimed, runtime.api, settle=runtime.settle, is_shared=lambda c: _is_shared(runtime, c)
-    ),
+    Step.REMOVE: _remove,
 }

@@ -85,6 +85,17 @@ def test_strays_go_too(remote: Remote, run: Run) -> None:
     assert set(remote.syncs) == {stranger["id"]}
 
 
+def test_credential_whose_import_was_never_answered_goes_too(remote: Remote, run: Run) -> None:
+    """An import that was carried out, but whose reply was lost, leaves nothing behind either."""
+    claim = claimed(remote, sync=False, remote_credential_id=None, clock={"credential": "2026-01-01"})
+    marked = {CONNECTION_KEY: str(claim.connection.id)}
+    remote.credentials["cred_lost"] = {"id": "cred_lost", "metadata": marked}
+
+    run(claim)
+
+    assert set(remote.credentials) == {"cred_1"}
+
+
 def test_uncertain_create_is_waited_for(remote: Remote, run: Run) -> None:
     """While a lost create may still be committed, the removal is not done; its credential stays till then."""
     claim = claimed(remote, sync=False, earlier=NOW - timedelta(seconds=20))
