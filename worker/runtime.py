@@ -16,6 +16,7 @@ from foundation.vault import Vault
 from worker.gate import Gate, gate_for
 from worker.management import AsyncManagementApi, ManagementApi
 from worker.management.client import MAX_CONNECTIONS
+from worker.outage import Outage
 from worker.plans import Plans
 from worker.rows.leases import LeaseKeeper
 from worker.settings import Settings, settings
@@ -37,6 +38,7 @@ class Runtime:
     """The event loop in which `async_api` lives."""
     streams: Streams
     gate: Gate
+    outage: Outage
     leases: LeaseKeeper
     calls: ThreadPoolExecutor
     """Runs the calls of all steps, so that a process never has more under way than it has connections."""
@@ -92,6 +94,7 @@ class Runtime:
                 portal=portal,
                 streams=Streams(api),
                 gate=gate_for(settings.broker_url.get_secret_value()),
+                outage=Outage(),
                 leases=leases,
                 calls=calls,
                 _resources=resources.pop_all(),

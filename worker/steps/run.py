@@ -15,6 +15,7 @@ from sqlmodel import col, select
 from foundation.database import utc_now
 from models import AttemptOutcome, Connection, State, Step
 from worker.errors import InternalError, NotFoundError, PausedError, ProvisioningError, RateLimitedError
+from worker.outage import wake_parked
 from worker.retry import retry_delay
 from worker.rows.claims import claim, note_intent
 from worker.rows.record import record
@@ -71,6 +72,9 @@ def run_step(runtime: Runtime, step: Step, ids: Sequence[UUID], *, task_id: str 
 def _record(runtime: Runtime, step: Step, results: Sequence[Result], outcome: StepRun) -> None:
     with runtime.database.write() as session:
         recorded = record(session, step, results, now=utc_now())
+        has_success = any(verdict.outcome is AttemptOutcome.SUCCEEDED for _, verdict in results)
+        if has_success and runtime.outage.is_over():
+            log.info("outage.ended", woken=wake_parked(session, now=utc_now()))
     runtime.leases.release([claim for claim, _ in results])
     for done in recorded:
         if done.due_step is not None:
@@ -113,6 +117,7 @@ def _on_mistake(runtime: Runtime, step: Step, claimed: Claim, exc: Exception) ->
 
 
 def _on_error(runtime: Runtime, step: Step, claimed: Claim, error: ProvisioningError) -> Verdict:
+    runtime.outage.failed(error)
     if isinstance(error, RateLimitedError) and not isinstance(error, PausedError):
         runtime.gate.pause(retry_delay(claimed.connection.attempts, retry_after_s=error.retry_after_s))
     if isinstance(error, NotFoundError) and step is Step.UPDATE:
