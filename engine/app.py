@@ -7,7 +7,7 @@ from celery import Celery
 
 from engine.backfill.reader import Reader
 from engine.hints import PURGE, READ, SWEEP, new_celery, publish
-from engine.sweep import erase_removed, find_due, forget_keys
+from engine.sweep import erase_removed, find_due, forget_keys, trim_old
 from foundation.database import utc_now
 from foundation.queue import Role
 
@@ -35,10 +35,11 @@ def create_celery(broker_url: str, reader: Reader) -> Celery:
 
     @app.task(name=PURGE)
     def purge(_sync_ids: list[str] | None = None) -> None:
-        """Erase what removed syncs left behind, and old idempotency keys."""
+        """Erase what removed syncs left behind, records beyond their age, and old idempotency keys."""
         erased = erase_removed(reader.database)
+        trimmed = trim_old(reader.database, utc_now())
         forget_keys(reader.database, utc_now())
-        if erased:
-            log.info("engine.purged", syncs=erased)
+        if erased or trimmed:
+            log.info("engine.purged", syncs=erased, records=trimmed)
 
     return app

@@ -46,6 +46,12 @@ class Settings(BaseSettings):
     request_deadline_s: float = Field(default=10.0, gt=0, le=300)
     """A request that creates commits within this time of being received, or not at all."""
     work_threads: int = Field(default=8, ge=1, le=64)
+    watch_floor_s: float = Field(default=1.0, ge=0.1, le=3_600)
+    """How often a `continuous` sync with much going on is looked at."""
+    watch_ceiling_s: float = Field(default=30.0, ge=0.1, le=86_400)
+    """How often one is looked at where nothing has happened for long."""
+    whole_pass_every_s: float = Field(default=86_400.0, ge=1, le=31 * 86_400)
+    """How often everything is read again, to see what no event or list of changes told."""
     log_level: str = "INFO"
 
     @field_validator("tokens", mode="before")

@@ -1,13 +1,14 @@
 """The periodic look for readings that are due and nobody was told about, and for what can be erased."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlmodel import col, delete, or_, select, update
+from sqlmodel import col, delete, func, or_, select, update
 from sqlmodel.sql.expression import SelectOfScalar
 
+from engine.backfill.store import cutoff_of
 from engine.syncs import HINT_TRUSTED_FOR
 from engine.tables import IdempotencyKey, Progress, Record, Sync, SyncStatus
 from engine.tables.access import KEPT_FOR
@@ -15,6 +16,7 @@ from foundation.database import Database
 
 AT_MOST: Final = 500
 ERASED_AT_ONCE: Final = 500
+TRIMMED_EVERY: Final = timedelta(hours=1)
 
 
 def find_due(database: Database, now: datetime) -> Sequence[UUID]:
@@ -43,6 +45,15 @@ def erase_removed(database: Database) -> int:
     return len(removed)
 
 
+def trim_old(database: Database, now: datetime) -> int:
+    """Take records beyond `max_age_days` out of the streams, a few per transaction; says how many."""
+    due = or_(col(Sync.trimmed_at).is_(None), col(Sync.trimmed_at) <= now - TRIMMED_EVERY)
+    statement = select(Sync).where(col(Sync.max_age_days).is_not(None), due, col(Sync.removed_at).is_(None))
+    with database.read() as session:
+        syncs = session.exec(statement.order_by(col(Sync.trimmed_at)).limit(AT_MOST)).all()
+    return sum(_trim(database, sync, now) for sync in syncs)
+
+
 def forget_keys(database: Database, now: datetime) -> None:
     """Idempotency keys are kept for a day."""
     with database.write() as session:
@@ -61,6 +72,25 @@ def _unhinted(now: datetime) -> SelectOfScalar[UUID]:
             col(Sync.removed_at).is_(None),
         )
     )
+
+
+def _trim(database: Database, sync: Sync, now: datetime) -> int:
+    """What was neither created nor updated since the cutoff; what has no date stays."""
+    latest = func.coalesce(Record.upstream_updated_at, Record.upstream_created_at)
+    earliest = func.coalesce(Record.upstream_created_at, Record.upstream_updated_at)
+    cutoff = cutoff_of(sync.max_age_days, now)
+    old = select(Record.id).where(Record.sync_id == sync.id, latest < cutoff, earliest < cutoff)
+    trimmed = 0
+    with database.read() as session:
+        found = session.exec(old).all()
+    for start in range(0, len(found), ERASED_AT_ONCE):
+        some = found[start : start + ERASED_AT_ONCE]
+        with database.write() as session:
+            session.exec(delete(Record).where(col(Record.id).in_(some), latest < cutoff, earliest < cutoff))
+        trimmed += len(some)
+    with database.write() as session:
+        session.exec(update(Sync).where(col(Sync.id) == sync.id).values(trimmed_at=now))
+    return trimmed
 
 
 def _erase_some(database: Database, sync_id: UUID) -> bool:

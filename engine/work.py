@@ -14,6 +14,7 @@ from engine.authority import own_apps
 from engine.backfill.fetch import new_client
 from engine.backfill.pace import Pace
 from engine.backfill.reader import Reader
+from engine.changes.rhythm import Rhythm
 from engine.hints import PURGE, QUEUES, SWEEP, new_celery, send
 from engine.providers.catalogue import load_catalogue
 from engine.schema import open_database
@@ -44,6 +45,7 @@ def work(settings: Settings) -> None:
         client=new_client(settings.work_threads),
         stopping=stopping,
         own_apps=own_apps(settings.providers),
+        rhythm=Rhythm(settings.watch_floor_s, settings.watch_ceiling_s, settings.whole_pass_every_s),
     )
     app = create_celery(broker_url, reader)
     clock = Clock(new_celery(broker_url, Role.PUBLISHER), stopping)

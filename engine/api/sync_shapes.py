@@ -1,6 +1,7 @@
 """The sync object and the bodies that create and change it (contract 2)."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -68,6 +69,42 @@ class SyncPatch(Given):
         if value is None:
             raise ValueError("must not be null")
         return value
+
+
+class BackfillBody(Given):
+    """Which collections to read again; all of them when omitted."""
+
+    collection_ids: CollectionIds | None = None
+
+
+class ProgressState(StrEnum):
+    """Where the reading of a collection is."""
+
+    WAITING = "waiting"
+    BACKFILLING = "backfilling"
+    WATCHING = "watching"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class CollectionProgress(BaseModel):
+    """How far a collection is read; the numbers are of the latest pass over it."""
+
+    collection_id: str
+    state: ProgressState
+    records_read: int
+    pages_read: int
+    started_at: datetime | None
+    completed_at: datetime | None
+    last_checked_at: datetime | None = Field(description="when changes were last looked for to the end")
+    reason: Trouble | None = Field(default=None, exclude_if=lambda value: value is None)
+
+
+class SyncProgress(BaseModel):
+    """How far a sync is, collection by collection."""
+
+    sync_id: UUID
+    data: list[CollectionProgress]
 
 
 class SyncHealth(BaseModel):

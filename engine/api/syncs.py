@@ -15,7 +15,8 @@ from engine.api.credentials import identify, understood
 from engine.api.idempotency import Key, OnceOnly, once_only
 from engine.api.listing import HealthFilter, Listed, MetadataFilter, Page
 from engine.api.shapes import Deleted
-from engine.api.sync_shapes import SyncBody, SyncObject, SyncPatch
+from engine.api.sync_progress import progress_of_sync
+from engine.api.sync_shapes import BackfillBody, SyncBody, SyncObject, SyncPatch, SyncProgress
 from engine.containment import contains
 from engine.credentials import GivenCredential, Identity, import_credential
 from engine.errors import InvalidError, NotFoundError
@@ -24,7 +25,10 @@ from engine.oauth_apps import apps_of
 from engine.owned import Lock, find, parse_id
 from engine.providers.catalogue import Provider
 from engine.syncs import (
+    change_frequency,
     known_collections,
+    progress_of,
+    read_again,
     read_deeper,
     remove,
     resume,
@@ -98,7 +102,7 @@ def _create(caller: Caller, wanted: Wanted, once: OnceOnly | None) -> SyncObject
             return _get(session, caller, earlier)
         credential, woken = _credential(session, caller, wanted)
         sync = _insert(session, caller, wanted, credential)
-        started[:] = [*woken, *start_reading(session, sync, wanted.collection_ids)]
+        started[:] = [*woken, *start_reading(session, sync, wanted.provider, wanted.collection_ids)]
         if once is not None:
             once.note(session, caller.services.safe, caller.org_id, sync.id)
         return SyncObject.of(sync, credential, apps_of(session, caller.org_id, [credential]))
@@ -201,6 +205,36 @@ def update(caller: Authenticated, sync_id: str, body: SyncPatch) -> SyncObject:
     return updated
 
 
+@router.post("/{sync_id}/backfill")
+def backfill(caller: Authenticated, key: Key, sync_id: str, body: BackfillBody | None = None) -> SyncObject:
+    """Read collections again from the beginning; records that are as they were do not move."""
+    asked = body or BackfillBody()
+    once = once_only(key, f"POST /v1/syncs/{sync_id}/backfill", asked)
+    started = list[UUID]()
+
+    def work(session: Session) -> SyncObject:
+        sync = find(session, Sync, caller.org_id, sync_id, Lock.CHANGE)
+        if once is None or once.earlier(session, caller.services.safe, caller.org_id) is None:
+            started[:] = read_again(session, sync, _selected(sync, asked.collection_ids))
+            settle(session, sync, utc_now())
+            if once is not None:
+                once.note(session, caller.services.safe, caller.org_id, sync.id)
+        session.flush()
+        return _get(session, caller, sync.id)
+
+    again = caller.write(work)
+    caller.services.hints.give(READ, started)
+    return again
+
+
+@router.get("/{sync_id}/progress")
+def progress(caller: Authenticated, sync_id: str) -> SyncProgress:
+    """How far each collection is read, and when its changes were last looked for."""
+    with caller.read() as session:
+        sync = find(session, Sync, caller.org_id, sync_id)
+        return progress_of_sync(sync, progress_of(session, sync.id))
+
+
 @router.delete("/{sync_id}")
 def delete(caller: Authenticated, sync_id: str) -> Deleted:
     """Delete a sync with its records; consumers stop seeing them at once."""
@@ -223,13 +257,13 @@ def _apply(session: Session, caller: Caller, sync: Sync, body: SyncPatch) -> lis
     if body.name is not None:
         sync.name = body.name
     if body.sync_frequency is not None:
-        sync.sync_frequency = body.sync_frequency
+        due += change_frequency(session, sync, provider, body.sync_frequency)
     if "metadata" in given:
         sync.meta = body.metadata or {}
     if "rate_limit" in given:
         sync.rate_limit = (body.rate_limit or provider.rate_limit).model_dump()
     if body.collection_ids is not None:
-        due += select_collections(session, sync, known_collections(provider, body.collection_ids))
+        due += select_collections(session, sync, provider, known_collections(provider, body.collection_ids))
     if "max_age_days" in given:
         due += read_deeper(session, sync, body.max_age_days)
     if body.status is SyncStatus.ACTIVE and sync.status != SyncStatus.ACTIVE:
@@ -240,6 +274,14 @@ def _apply(session: Session, caller: Caller, sync: Sync, body: SyncPatch) -> lis
     settle(session, sync, sync.updated_at)
     session.flush()
     return due
+
+
+def _selected(sync: Sync, collection_ids: list[str] | None) -> list[str]:
+    """The collections asked for, or 422 naming those the sync does not have."""
+    unknown = [each for each in collection_ids or [] if each not in sync.collection_ids]
+    if unknown:
+        raise InvalidError({"collection_ids": [f"the sync does not have {each}" for each in unknown]})
+    return sync.collection_ids if collection_ids is None else collection_ids
 
 
 def _get(session: Session, caller: Caller, sync_id: UUID) -> SyncObject:

@@ -1,20 +1,42 @@
 """Puts records into a compacted stream: only what is new or changed gets a new place, in commit order."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TypeAlias
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from sqlalchemy import insert, select, update
 from sqlmodel import Session, col
 
-from engine.backfill.claim import Claim
 from engine.providers.records import UpstreamRecord
 from engine.tables import JsonObject, Record, Stream
 from foundation.database import new_id
 
+SKEW: Final = timedelta(seconds=2)
+"""The provider's clock and ours may differ by as much."""
 Columns: TypeAlias = dict[str, UUID | int | str | bool | JsonObject | datetime | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the records of one collection go, and who brings them."""
+
+    stream_id: UUID
+    sync_id: UUID
+    collection_id: str
+    pass_id: UUID
+    is_pass: bool
+    """Whether what is brought counts as met by a pass over the collection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An object, and when upstream is known to have looked like that."""
+
+    record: UpstreamRecord
+    as_of: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,41 +47,57 @@ class Known:
     digest: str
     pass_id: UUID
     deleted: bool
+    as_of: datetime
+    appended_at: datetime
 
     def equals(self, record: UpstreamRecord) -> bool:
-        return self.digest == record.digest and not self.deleted
+        if self.deleted or record.deleted:
+            return self.deleted and record.deleted
+        return self.digest == record.digest
 
 
-def append(
-    session: Session, claim: Claim, pass_id: UUID, records: Sequence[UpstreamRecord], now: datetime
-) -> int:
-    """Insert and update; says how many records this pass over the collection had not met before."""
-    known = _known(session, claim, [record.upstream_id for record in records])
-    new = [record for record in records if record.upstream_id not in known]
-    met = [(known[record.upstream_id], record) for record in records if record.upstream_id in known]
-    changed = [(before, record) for before, record in met if not before.equals(record)]
-    first = _allocate(session, claim.stream_id, len(new) + len(changed))
-    _insert(session, claim, pass_id, new, first, now)
-    _update(session, pass_id, changed, first + len(new), now)
-    unchanged = [before.record_id for before, record in met if before.equals(record)]
-    _mark(session, pass_id, unchanged)
-    return len(new) + sum(before.pass_id != pass_id for before, _ in met)
-
-
-def _known(session: Session, claim: Claim, upstream_ids: Sequence[str]) -> dict[str, Known]:
+def find_known(session: Session, target: Target, upstream_ids: Iterable[str]) -> dict[str, Known]:
+    """What the stream holds of these objects."""
     statement = select(
         col(Record.upstream_id),
         col(Record.id),
         col(Record.digest),
         col(Record.pass_id),
         col(Record.deleted),
+        col(Record.as_of),
+        col(Record.appended_at),
     ).where(
-        col(Record.sync_id) == claim.sync_id,
-        col(Record.collection_id) == claim.collection_id,
-        col(Record.upstream_id).in_(upstream_ids),
+        col(Record.sync_id) == target.sync_id,
+        col(Record.collection_id) == target.collection_id,
+        col(Record.upstream_id).in_(list(upstream_ids)),
     )
-    rows = session.connection().execute(statement)
-    return {row.upstream_id: Known(row.id, row.digest, row.pass_id, row.deleted) for row in rows}
+    return {row[0]: Known(*row[1:]) for row in session.connection().execute(statement)}
+
+
+def append(
+    session: Session, target: Target, arrivals: Sequence[Arrival], known: Mapping[str, Known], now: datetime
+) -> int:
+    """Insert, update, and note what is as it was; says how many got a new place."""
+    new = [each for each in arrivals if each.record.upstream_id not in known]
+    met = [(known[each.record.upstream_id], each) for each in arrivals if each.record.upstream_id in known]
+    changed = [(before, each) for before, each in met if not before.equals(each.record)]
+    first = _allocate(session, target.stream_id, len(new) + len(changed))
+    _insert(session, target, new, first, now)
+    _update(session, target, changed, first + len(new), now)
+    unchanged = [(before, each) for before, each in met if before.equals(each.record)]
+    for as_of, group in groupby(unchanged, key=lambda pair: pair[1].as_of):
+        mark(session, target, [before.record_id for before, _ in group], as_of)
+    return len(new) + len(changed)
+
+
+def mark(session: Session, target: Target, record_ids: Sequence[UUID], as_of: datetime | None = None) -> None:
+    """Note that a pass has met these records, and as of when they are unchanged."""
+    values: Columns = {"pass_id": target.pass_id} if target.is_pass else {}
+    if as_of is not None:
+        values["as_of"] = as_of
+    if record_ids and values:
+        met = update(Record).where(col(Record.id).in_(record_ids)).values(**values)
+        session.exec(met.execution_options(synchronize_session=False))
 
 
 def _allocate(session: Session, stream_id: UUID, count: int) -> int:
@@ -78,64 +116,62 @@ def _allocate(session: Session, stream_id: UUID, count: int) -> int:
     return last - count + 1
 
 
-def _insert(
-    session: Session,
-    claim: Claim,
-    pass_id: UUID,
-    records: Sequence[UpstreamRecord],
-    first: int,
-    now: datetime,
-) -> None:
-    if not records:
+def _insert(session: Session, target: Target, arrivals: Sequence[Arrival], first: int, now: datetime) -> None:
+    if not arrivals:
         return
     owner: Columns = {
-        "stream_id": claim.stream_id,
-        "sync_id": claim.sync_id,
-        "collection_id": claim.collection_id,
+        "stream_id": target.stream_id,
+        "sync_id": target.sync_id,
+        "collection_id": target.collection_id,
         "created_at": now,
     }
     rows: list[Columns] = [
         {
             "id": new_id(),
-            "upstream_id": record.upstream_id,
+            "upstream_id": arrival.record.upstream_id,
             **owner,
-            **_version(record, pass_id, first + offset, now),
+            "pass_id": target.pass_id,
+            **_place(arrival, first + offset, now),
+            **_content(arrival.record),
         }
-        for offset, record in enumerate(records)
+        for offset, arrival in enumerate(arrivals)
     ]
     session.exec(insert(Record), params=rows)
 
 
 def _update(
     session: Session,
-    pass_id: UUID,
-    changed: Sequence[tuple[Known, UpstreamRecord]],
+    target: Target,
+    changed: Sequence[tuple[Known, Arrival]],
     first: int,
     now: datetime,
 ) -> None:
-    if not changed:
-        return
-    rows: list[Columns] = [
-        {"id": before.record_id, **_version(record, pass_id, first + offset, now)}
-        for offset, (before, record) in enumerate(changed)
-    ]
-    session.exec(update(Record), params=rows)
+    """A deleted record keeps what was last known of it; there may be nothing else to keep."""
+    alive, deleted = list[Columns](), list[Columns]()
+    met: Columns = {"pass_id": target.pass_id} if target.is_pass else {}
+    for offset, (before, arrival) in enumerate(changed):
+        place: Columns = {"id": before.record_id, **met, **_place(arrival, first + offset, now)}
+        if arrival.record.deleted:
+            deleted.append(place)
+        else:
+            alive.append({**place, **_content(arrival.record)})
+    for rows in filter(None, (alive, deleted)):
+        session.exec(update(Record), params=rows)
 
 
-def _mark(session: Session, pass_id: UUID, record_ids: Sequence[UUID]) -> None:
-    if record_ids:
-        met = update(Record).where(col(Record.id).in_(record_ids)).values(pass_id=pass_id)
-        session.exec(met.execution_options(synchronize_session=False))
-
-
-def _version(record: UpstreamRecord, pass_id: UUID, updated_idx: int, now: datetime) -> Columns:
+def _place(arrival: Arrival, updated_idx: int, now: datetime) -> Columns:
     return {
         "updated_idx": updated_idx,
+        "deleted": arrival.record.deleted,
+        "as_of": arrival.as_of,
+        "appended_at": now,
+    }
+
+
+def _content(record: UpstreamRecord) -> Columns:
+    return {
         "data": record.data,
         "digest": record.digest,
-        "pass_id": pass_id,
-        "deleted": False,
         "upstream_created_at": record.created_at,
         "upstream_updated_at": record.updated_at,
-        "appended_at": now,
     }

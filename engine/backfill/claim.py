@@ -1,6 +1,6 @@
 """Taking a due reading, and giving it back. A lease says how long, a fence says who."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -9,8 +9,8 @@ from sqlmodel import Session, col, func, select
 
 from engine.providers.catalogue import RateLimit
 from engine.providers.paging import Cursor
-from engine.syncs import HINT_TRUSTED_FOR
-from engine.tables import Credential, Progress, Sync, SyncStatus
+from engine.syncs import HINT_TRUSTED_FOR, begin_pass, is_over
+from engine.tables import Credential, JsonObject, Progress, ReadingKind, Sync, SyncStatus
 
 LEASE: Final = timedelta(seconds=12)
 """Longer than a request may take; every stored page renews it."""
@@ -26,11 +26,30 @@ class Claim:
     sync_id: UUID
     stream_id: UUID
     provider: str
+    kind: str
     collection_id: str
     cursor: Cursor | None
+    pass_id: UUID
+    started_at: datetime
+    retiring_after: str | None
+    position: JsonObject | None
+    has_been_read: bool
+    """To the end, at least once."""
     rate_limit: RateLimit
     max_age_days: int | None
+    wanted: frozenset[str]
+    """The collections that the sync has."""
     credential: Credential = field(repr=False)
+
+    @property
+    def needs_request(self) -> bool:
+        """Whether the next step asks the provider, or only compares what has been read."""
+        return self.retiring_after is None
+
+    @property
+    def is_unhurried(self) -> bool:
+        """Whether it only makes sure: a pass over what has been read as a whole before."""
+        return self.kind == ReadingKind.PASS and self.has_been_read and self.needs_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +80,19 @@ def claim(session: Session, progress_id: UUID, now: datetime) -> Claim | None:
     held.progress.fence += 1
     held.progress.leased_until = now + LEASE
     held.progress.hinted_until = None
-    return _claim(held, rate_limit, session.get_one(Credential, held.sync.credential_id))
+    _begin(held.progress, now)
+    return _claim(held, now, rate_limit, session.get_one(Credential, held.sync.credential_id))
+
+
+def moved(claim: Claim, progress: Progress) -> Claim:
+    """The same claim where the reading has got to."""
+    return replace(
+        claim,
+        cursor=progress.cursor,
+        pass_id=progress.pass_id,
+        retiring_after=progress.retiring_after,
+        position=progress.position,
+    )
 
 
 def hold(session: Session, claim: Claim) -> Held | None:
@@ -77,6 +108,14 @@ def release(held: Held, due_at: datetime, *, hinted: bool = False) -> None:
     held.progress.leased_until = None
     held.progress.due_at = due_at
     held.progress.hinted_until = due_at + HINT_TRUSTED_FOR if hinted else None
+
+
+def _begin(progress: Progress, now: datetime) -> None:
+    """A pass that was over begins anew."""
+    if progress.kind == ReadingKind.PASS and is_over(progress):
+        begin_pass(progress)
+        progress.started_at = now
+    progress.started_at = progress.started_at or now
 
 
 def _lock(session: Session, progress_id: UUID) -> Held | None:
@@ -96,16 +135,23 @@ def _has_place(session: Session, sync: Sync, rate_limit: RateLimit, now: datetim
     return session.exec(leased).one() < rate_limit.max_concurrent_requests
 
 
-def _claim(held: Held, rate_limit: RateLimit, credential: Credential) -> Claim:
+def _claim(held: Held, now: datetime, rate_limit: RateLimit, credential: Credential) -> Claim:
     return Claim(
         progress_id=held.progress.id,
         fence=held.progress.fence,
         sync_id=held.sync.id,
         stream_id=held.sync.stream_id,
         provider=held.sync.provider,
+        kind=held.progress.kind,
         collection_id=held.progress.collection_id,
         cursor=held.progress.cursor,
+        pass_id=held.progress.pass_id,
+        started_at=held.progress.started_at or now,
+        retiring_after=held.progress.retiring_after,
+        position=held.progress.position,
+        has_been_read=held.progress.done_at is not None,
         rate_limit=rate_limit,
         max_age_days=held.sync.max_age_days,
+        wanted=frozenset(held.sync.collection_ids),
         credential=credential,
     )

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 import httpx
 from pydantic import JsonValue
@@ -27,6 +27,7 @@ MAX_REFUSAL_BYTES: Final = 64 * 1024
 REFUSALS: Final = frozenset({401, 403})
 
 Clock = Callable[[], float]
+Understood = TypeVar("Understood")
 
 
 class FetchError(Exception):
@@ -69,8 +70,13 @@ def fetch(
     """The page at a cursor; raises `FetchError` for everything else."""
     wanted = request(provider, collection_id, cursor)
     answer = get(client, provider, collection_id, access, wanted, clock)
+    return understood(provider, lambda: read_page(provider, collection_id, answer, cursor))
+
+
+def understood(provider: Provider, read: Callable[[], Understood]) -> Understood:
+    """What an answer says; raises `FetchError` when that cannot be made out."""
     try:
-        return read_page(provider, collection_id, answer, cursor)
+        return read()
     except StrayLinkError as exc:
         raise FetchError(Failure(TroubleCode.COLLECTION_FAILED, f"{provider.title} {exc}")) from None
     except UnreadableAnswerError as exc:

@@ -6,38 +6,55 @@ from typing import Final
 
 from sqlmodel import Session, col, select, update
 
-from engine.backfill.append import append
-from engine.backfill.claim import LEASE, Claim, Held, hold, release
+from engine.backfill.append import Target
+from engine.backfill.claim import LEASE, Claim, Held, hold, moved, release
+from engine.backfill.store import Stored, cutoff_of, store
 from engine.backfill.verdict import Failure, wait_s
 from engine.health import HealthStatus, Trouble, TroubleCode, since
-from engine.providers.records import Page, ends_at, is_older
+from engine.providers.records import Page, ends_at
 from engine.syncs import begin_pass, settle
-from engine.tables import Credential, Progress, SyncStatus
+from engine.tables import ALL_COLLECTIONS, Credential, Progress, SyncStatus
 
 DRAW: Final = random.SystemRandom()
 
 
-def record_page(session: Session, claim: Claim, page: Page, now: datetime) -> bool:
-    """Store records and cursor together, so that a crash repeats this page at most; says whether to go on."""
+def record_page(
+    session: Session, claim: Claim, page: Page, now: datetime, *, asked_at: datetime
+) -> Claim | None:
+    """Store records and cursor together, so that a crash repeats this page at most; says how to go on."""
     held = hold(session, claim)
     if held is None:
-        return False
-    progress, had_trouble = held.progress, held.progress.trouble is not None
-    is_last = _store(session, claim, held, page, now)
+        return None
+    progress, cutoff = held.progress, cutoff_of(held.sync.max_age_days, now)
+    stored = store(
+        session, target_of(held, progress), page.records, asked_at=asked_at, cutoff=cutoff, now=now
+    )
+    _count(progress, page, stored)
     if is_looping(progress):
         _stop_looping(session, claim, held, now)
-        return False
-    progress.trouble, progress.failures = None, 0
-    progress.leased_until = now + LEASE
-    if is_last:
-        progress.done_at, progress.due_at, progress.leased_until = now, None, None
-    if is_last or had_trouble or held.sync.health_status != HealthStatus.HEALTHY:
+        return None
+    if page.following is None or (cutoff is not None and ends_at(page, cutoff)):
+        progress.cursor, progress.retiring_after = None, ""
+    succeed(session, claim, held, now)
+    return go_on(claim, held, now)
+
+
+def succeed(session: Session, claim: Claim, held: Held, now: datetime) -> None:
+    """An answer ends the trouble of a reading, and perhaps of its sync."""
+    had_trouble = held.progress.trouble is not None
+    held.progress.trouble, held.progress.failures = None, 0
+    if had_trouble or held.sync.health_status != HealthStatus.HEALTHY:
         _clear_credential(session, claim)
         settle(session, held.sync, now)
-    if not is_last and held.sync.status != SyncStatus.ACTIVE:
+
+
+def go_on(claim: Claim, held: Held, now: datetime) -> Claim | None:
+    """Hold the reading for longer, unless the sync has been disabled meanwhile."""
+    if held.sync.status != SyncStatus.ACTIVE:
         release(held, now)
-        return False
-    return not is_last
+        return None
+    held.progress.leased_until = now + LEASE
+    return moved(claim, held.progress)
 
 
 def record_failure(session: Session, claim: Claim, failure: Failure, now: datetime) -> None:
@@ -53,10 +70,25 @@ def record_failure(session: Session, claim: Claim, failure: Failure, now: dateti
         _note(session, claim, held, failure, now)
 
 
+def target_of(held: Held, progress: Progress) -> Target:
+    """Where the records of a pass over a collection go."""
+    return Target(held.sync.stream_id, held.sync.id, progress.collection_id, progress.pass_id, is_pass=True)
+
+
+def is_looping(progress: Progress) -> bool:
+    """Whether the provider turns in circles: more stale pages in a row than all pages before them.
+
+    A cursor whose record was deleted may lead back to the first page. Walking over the known pages
+    again finds the way on, and takes no more of them than were read before.
+    """
+    return progress.stale_pages > progress.pages_read - progress.stale_pages
+
+
 def _note(session: Session, claim: Claim, held: Held, failure: Failure, now: datetime) -> None:
     progress = held.progress
     earlier = Trouble.model_validate(progress.trouble) if progress.trouble else None
-    progress.trouble = since(failure.trouble(now, claim.collection_id), earlier).model_dump(mode="json")
+    about = None if claim.collection_id == ALL_COLLECTIONS else claim.collection_id
+    progress.trouble = since(failure.trouble(now, about), earlier).model_dump(mode="json")
     progress.failures += 1
     until = now + timedelta(seconds=wait_s(failure, progress.failures, DRAW))
     release(held, until)
@@ -71,30 +103,15 @@ def _begin_again(held: Held, now: datetime) -> None:
     release(held, now)
 
 
-def is_looping(progress: Progress) -> bool:
-    """Whether the provider turns in circles: more stale pages in a row than all pages before them.
-
-    A cursor whose record was deleted may lead back to the first page. Walking over the known pages
-    again finds the way on, and takes no more of them than were read before.
-    """
-    return progress.stale_pages > progress.pages_read - progress.stale_pages
-
-
-def _store(session: Session, claim: Claim, held: Held, page: Page, now: datetime) -> bool:
-    """Append what is young enough and move the cursor; says whether this was the last page."""
-    progress = held.progress
-    cutoff = now - timedelta(days=held.sync.max_age_days) if held.sync.max_age_days else None
-    records = [record for record in page.records if cutoff is None or not is_older(record, cutoff)]
-    fresh = append(session, claim, progress.pass_id, records, now)
-    has_moved = fresh > 0 or len(records) < len(page.records)
+def _count(progress: Progress, page: Page, stored: Stored) -> None:
+    has_moved = stored.fresh > 0 or stored.too_old > 0
     is_stale = page.following is not None and (not has_moved or page.following == progress.cursor)
     if has_moved or not page.is_onward:
         progress.stale_pages = progress.stale_pages + 1 if is_stale else 0
         progress.pages_read += 1
     progress.pages_read = max(progress.pages_read, 1)
-    progress.records_read += fresh
+    progress.records_read += stored.fresh
     progress.cursor = page.following
-    return page.following is None or (cutoff is not None and ends_at(page, cutoff))
 
 
 def _stop_looping(session: Session, claim: Claim, held: Held, now: datetime) -> None:

@@ -15,14 +15,14 @@ from sqlmodel import Session
 
 from engine.authority import Authority
 from engine.backfill.claim import Claim, claim, hold, release
-from engine.backfill.fetch import Access, FetchError, fetch
-from engine.backfill.outcome import record_failure, record_page
+from engine.backfill.fetch import FetchError
+from engine.backfill.outcome import record_failure
 from engine.backfill.pace import Pace
+from engine.backfill.steps import Steps
 from engine.backfill.verdict import Failure
+from engine.changes.rhythm import Rhythm, rest_s
 from engine.oauth_apps import OAuthClient
 from engine.providers.catalogue import Catalogue
-from engine.providers.paging import Cursor
-from engine.providers.records import Page
 from engine.sealing import Safe
 from engine.transactions import retrying
 from foundation.database import Database, utc_now
@@ -47,6 +47,7 @@ class Reader:
     stopping: threading.Event = field(default_factory=threading.Event)
     slice_s: float = SLICE_S
     own_apps: Mapping[str, OAuthClient] = field(default_factory=dict)
+    rhythm: Rhythm = field(default_factory=Rhythm)
 
     def read(self, progress_ids: Sequence[UUID]) -> Sequence[UUID]:
         """Read what can be read in one slice; says which readings have more to do right now."""
@@ -69,33 +70,46 @@ class Reader:
             return self._read_pages(taken, over_at)
 
     def _read_pages(self, taken: Claim, over_at: float) -> bool:
-        cursor, may_renew = taken.cursor, True
+        steps = Steps(self.database, self.catalogue[taken.provider], self.client, self.rhythm)
+        going: Claim | None = taken
+        may_renew = True
         try:
             access = self.authority.access(taken.credential)
-            while (later_s := self._grant(taken, over_at)) is None:
+            while going is not None:
+                taken = going
+                if (later_s := self._wait(taken, over_at)) is not None:
+                    return self._give_back(taken, later_s)
                 try:
-                    page = self._fetch(taken, access, cursor)
+                    going = steps.step(taken, access)
                 except FetchError as exc:
                     if not (exc.is_refusal and access.is_renewable and may_renew):
                         raise
                     may_renew = False
                     access = self.authority.access(taken.credential, instead_of=access)
-                    continue
-                if not self._record(taken, page):
-                    return False
-                cursor = page.following
+                else:
+                    if going is not None and (rest := self._rest(going)) > 0:
+                        return self._give_back(going, rest)
         except FetchError as exc:
             self._fail(taken, exc.failure)
-            return False
-        return self._give_back(taken, later_s)
+        return False
 
     @property
     def authority(self) -> Authority:
         return Authority(self.database, self.safe, self.catalogue, self.client, self.own_apps)
 
-    def _grant(self, taken: Claim, over_at: float) -> float | None:
-        """Nothing once a request is allowed; otherwise how long the reading shall rest."""
+    def _rest(self, going: Claim) -> float:
+        """Leave room to others after a page that nobody waits for; a long rest is left to `due_at`."""
+        wait_s = rest_s(going.rate_limit) if going.is_unhurried else 0.0
+        if wait_s > LONGEST_SLEEP_S:
+            return wait_s
+        self.stopping.wait(wait_s)
+        return 0.0
+
+    def _wait(self, taken: Claim, over_at: float) -> float | None:
+        """Nothing once the next step may be taken; otherwise how long the reading shall rest."""
         while not self.stopping.is_set() and time.monotonic() < over_at:
+            if not taken.needs_request:
+                return None
             try:
                 wait_s = self.pace.wait_s(taken.sync_id, taken.rate_limit)
             except RedisError as exc:
@@ -107,12 +121,6 @@ class Reader:
                 return wait_s
             self.stopping.wait(wait_s)
         return 0.0
-
-    def _fetch(self, taken: Claim, access: Access, cursor: Cursor | None) -> Page:
-        return fetch(self.client, self.catalogue[taken.provider], taken.collection_id, access, cursor)
-
-    def _record(self, taken: Claim, page: Page) -> bool:
-        return retrying(self.database, lambda session: record_page(session, taken, page, utc_now()))
 
     def _fail(self, taken: Claim, failure: Failure) -> None:
         log.warning("page.failed", code=failure.code, message=failure.message)

@@ -28,7 +28,7 @@ class Failure:
     message: str
     retry_after_s: float | None = None
 
-    def trouble(self, now: datetime, collection_id: str) -> Trouble:
+    def trouble(self, now: datetime, collection_id: str | None) -> Trouble:
         part = PARTS[self.code]
         about = collection_id if self.code is TroubleCode.COLLECTION_FAILED else None
         return Trouble(part=part, code=self.code, message=self.message, since=now, collection_id=about)

@@ -1,6 +1,7 @@
 """What a provider is: data, read from one YAML file each and validated when the engine starts."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -8,6 +9,7 @@ import yaml
 from pydantic import Field, JsonValue, model_validator
 
 from engine.providers.auth import Auth, Grant, Refresh
+from engine.providers.changes import Changes, EventFeed, UpdatedSince
 from engine.providers.connect import Connect
 from engine.providers.paging import Paging
 from engine.providers.part import Part
@@ -66,6 +68,8 @@ class RecordPaths(Part):
     id: str = "id"
     created: str | None = None
     updated: str | None = None
+    deleted: str | None = None
+    """A flag; true once the object is gone."""
     without: str | None = None
     """What has a value here belongs to another collection and is passed over."""
 
@@ -88,6 +92,10 @@ class Collection(Part):
     record: RecordPaths
     paging: Paging
     parent: Parent | None = None
+    changes: UpdatedSince | None = None
+    """Instead of the provider's."""
+    forgets: bool = False
+    """Old objects drop off the list, so that absence does not mean deleted."""
 
 
 class Provider(Part):
@@ -109,6 +117,8 @@ class Provider(Part):
     throttle: Throttle = Throttle()
     forbidden: Literal["credential", "collection"] = "credential"
     """What a 403 refuses: some providers answer so when the credential lacks one permission."""
+    changes: Changes | None = None
+    """Without them, changes show only when everything is read again."""
     collections: Mapping[str, Collection]
     connect: Connect | None = None
     """How its credentials are captured in a browser, if they can be."""
@@ -116,7 +126,7 @@ class Provider(Part):
     @model_validator(mode="before")
     @classmethod
     def _common(cls, value: Any) -> Any:
-        """`paging` and `record` stand for every collection; a collection may say otherwise."""
+        """`paging` and `record` stand for every list; a collection, or the feed, may say otherwise."""
         if not isinstance(value, dict) or not isinstance(value.get("collections"), dict):
             return value
         paging, record = value.get("paging"), value.get("record") or {}
@@ -125,6 +135,8 @@ class Provider(Part):
             for name, each in value["collections"].items()
         }
         outer = {key: each for key, each in value.items() if key not in {"paging", "record"}}
+        if isinstance(changes := value.get("changes"), dict) and changes.get("kind") == "event_feed":
+            outer["changes"] = {"paging": paging, **changes}
         return outer | {"collections": collections}
 
     @model_validator(mode="after")
@@ -154,6 +166,24 @@ class Provider(Part):
         if collection is None:
             raise LookupError(f"{self.name} has no collection {collection_id}")
         return collection
+
+    def changes_of(self, collection_id: str) -> UpdatedSince | EventFeed | None:
+        """How that collection's changes can be seen without reading all of it."""
+        collection = self.collection(collection_id)
+        return (collection and collection.changes) or self.changes
+
+    def narrowed(self, collection_id: str, changes: UpdatedSince, since: datetime) -> "Provider":
+        """The same provider, where that collection's list holds only what changed since a moment."""
+        collection = self.get(collection_id)
+        params = {**collection.params, **changes.params_since(since)}
+        narrow = collection.model_copy(update={"path": changes.path or collection.path, "params": params})
+        name = collection_id.partition(":")[2]
+        return self.model_copy(update={"collections": {**self.collections, name: narrow}})
+
+    @property
+    def feed(self) -> EventFeed | None:
+        """The provider's events, if it has them."""
+        return self.changes if isinstance(self.changes, EventFeed) else None
 
     def root(self, properties: Mapping[str, JsonValue]) -> str:
         """Where a credential's requests go; raises `ForbiddenUrlError` when that is not the provider."""

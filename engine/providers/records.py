@@ -26,6 +26,7 @@ class UpstreamRecord:
     digest: str
     created_at: datetime | None
     updated_at: datetime | None
+    deleted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ def read_record(paths: RecordPaths, item: JsonValue, upstream_id: str | None = N
         digest=hashlib.sha256(json.dumps(item, sort_keys=True).encode()).hexdigest(),
         created_at=instant(dig(item, paths.created)) if paths.created else None,
         updated_at=instant(dig(item, paths.updated)) if paths.updated else None,
+        deleted=paths.deleted is not None and dig(item, paths.deleted) is True,
     )
 
 
@@ -88,6 +90,12 @@ def is_older(record: UpstreamRecord, cutoff: datetime) -> bool:
     """Whether it was neither created nor updated since; an undated record never is."""
     latest = _latest(record)
     return latest is not None and latest < cutoff
+
+
+def gone(upstream_id: str) -> UpstreamRecord:
+    """What is left to say of an object that is no longer there."""
+    data: JsonObject = {"id": upstream_id}
+    return UpstreamRecord(upstream_id, data, digest="", created_at=None, updated_at=None, deleted=True)
 
 
 def ends_at(page: Page, cutoff: datetime) -> bool:

@@ -8,9 +8,18 @@ from engine.tables.consumer import Consumer, Delivery
 from engine.tables.credential import Credential
 from engine.tables.oauth_app import OAuthApp
 from engine.tables.stream import Record, Stream
-from engine.tables.sync import INITIALIZING, Progress, Sync, SyncFrequency, SyncStatus
+from engine.tables.sync import (
+    ALL_COLLECTIONS,
+    INITIALIZING,
+    Progress,
+    ReadingKind,
+    Sync,
+    SyncFrequency,
+    SyncStatus,
+)
 
 __all__ = [
+    "ALL_COLLECTIONS",
     "INITIALIZING",
     "ApiToken",
     "CollectionRefresh",
@@ -24,6 +33,7 @@ __all__ = [
     "OAuthApp",
     "Organization",
     "Progress",
+    "ReadingKind",
     "Record",
     "RefreshStatus",
     "Row",

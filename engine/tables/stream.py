@@ -42,6 +42,8 @@ class Record(Identified, table=True):
     pass_id: UUID
     """The reading of the collection that last met it."""
     deleted: bool = False
+    as_of: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    """When upstream is known to have looked like this; an older word about the object is not believed."""
     upstream_created_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     upstream_updated_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     appended_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)

@@ -19,12 +19,22 @@ class SyncStatus(StrEnum):
     DISABLED = "disabled"
 
 
+class ReadingKind(StrEnum):
+    """What a reading reads."""
+
+    PASS = "pass"  # noqa: S105  # not a password: once over all of a collection
+    SINCE = "since"
+    EVENTS = "events"
+
+
 class SyncFrequency(StrEnum):
     CONTINUOUS = "continuous"
     EVERY_4H = "4h"
 
 
 INITIALIZING: Final = "initializing"
+ALL_COLLECTIONS: Final = "*"
+"""Stands in the reading of an event feed, which serves them all."""
 
 
 class Sync(Resource, table=True):
@@ -50,19 +60,22 @@ class Sync(Resource, table=True):
     initial_backfill_completed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     removed_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
     """Deleted for the API; its records are being erased in the background."""
+    trimmed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When records beyond `max_age_days` were last taken out of the stream."""
 
 
 class Progress(Identified, table=True):
-    """The reading of one collection: what comes next, when, and who is at it.
+    """A reading of a collection, or of an event feed: what comes next, when, and who is at it.
 
     A row is due when `due_at` has passed and no lease holds it. Each claim raises `fence`; a write whose
     fence is no longer the row's own changes nothing.
     """
 
     __tablename__ = "progress"
-    __table_args__ = (UniqueConstraint("sync_id", "collection_id"),)
+    __table_args__ = (UniqueConstraint("sync_id", "kind", "collection_id"),)
 
     sync_id: UUID = Field(foreign_key="sync.id", ondelete="CASCADE")
+    kind: str = ReadingKind.PASS
     collection_id: str
     due_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
     hinted_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
@@ -71,6 +84,10 @@ class Progress(Identified, table=True):
     fence: int = Field(default=0, sa_type=BigInteger)
     cursor: JsonObject | None = Field(default=None, sa_column=Column(JsonColumn, nullable=True))
     pass_id: UUID = Field(default_factory=new_id)
+    retiring_after: str | None = None
+    """Set once all pages are read: up to this upstream id, what the pass did not meet has been retired."""
+    position: JsonObject | None = Field(default=None, sa_column=Column(JsonColumn, nullable=True))
+    """Up to when changes have been seen; only a reading of changes has one."""
     pages_read: int = 0
     stale_pages: int = 0
     """Pages in a row that brought nothing this pass had not met before."""
@@ -78,4 +95,10 @@ class Progress(Identified, table=True):
     failures: int = 0
     """In a row, since the last page."""
     trouble: JsonObject | None = Field(default=None, sa_column=Column(JsonColumn, nullable=True))
+    started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     done_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When the last whole pass ended; a pass is under way while it began after that."""
+    checked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When changes were last looked for to the end."""
+    changed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When that last brought any."""

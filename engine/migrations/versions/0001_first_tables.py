@@ -205,6 +205,7 @@ def upgrade() -> None:
         sa.Column("health_reason", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=True),
         sa.Column("initial_backfill_completed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("removed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("trimmed_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
             ["credential_id"], ["credential.id"], name=op.f("fk_sync_credential_id"), ondelete="SET NULL"
         ),
@@ -227,6 +228,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("sync_id", sa.Uuid(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
         sa.Column("collection_id", sa.String(), nullable=False),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("hinted_until", sa.DateTime(timezone=True), nullable=True),
@@ -234,17 +236,24 @@ def upgrade() -> None:
         sa.Column("fence", sa.BigInteger(), nullable=False),
         sa.Column("cursor", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=True),
         sa.Column("pass_id", sa.Uuid(), nullable=False),
+        sa.Column("retiring_after", sa.String(), nullable=True),
+        sa.Column("position", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=True),
         sa.Column("pages_read", sa.Integer(), nullable=False),
         sa.Column("stale_pages", sa.Integer(), nullable=False),
         sa.Column("records_read", sa.BigInteger(), nullable=False),
         sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("trouble", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=True),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("done_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("checked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
             ["sync_id"], ["sync.id"], name=op.f("fk_progress_sync_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_progress")),
-        sa.UniqueConstraint("sync_id", "collection_id", name=op.f("uq_progress_sync_id_collection_id")),
+        sa.UniqueConstraint(
+            "sync_id", "kind", "collection_id", name=op.f("uq_progress_sync_id_kind_collection_id")
+        ),
     )
     with op.batch_alter_table("progress", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_progress_due_at"), ["due_at"], unique=False)
@@ -262,6 +271,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.String(), nullable=False),
         sa.Column("pass_id", sa.Uuid(), nullable=False),
         sa.Column("deleted", sa.Boolean(), nullable=False),
+        sa.Column("as_of", sa.DateTime(timezone=True), nullable=False),
         sa.Column("upstream_created_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("upstream_updated_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("appended_at", sa.DateTime(timezone=True), nullable=False),

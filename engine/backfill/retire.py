@@ -1,0 +1,80 @@
+"""Ends a pass: what the stream holds and the pass did not meet is gone upstream."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlmodel import Session, col, select
+
+from engine.backfill.append import SKEW, Arrival, append, find_known
+from engine.backfill.claim import Claim, hold
+from engine.backfill.outcome import go_on, target_of
+from engine.backfill.store import cutoff_of
+from engine.changes.rhythm import Rhythm
+from engine.providers.records import gone
+from engine.syncs import finish_pass
+from engine.tables import Record
+from foundation.database import Database
+
+COMPARED_AT_ONCE: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Unmet:
+    """Some of a collection's records, in order: those not met, and where to go on, if there are more."""
+
+    upstream_ids: Sequence[str]
+    following: str | None
+
+
+def find_unmet(database: Database, claim: Claim, now: datetime) -> Unmet:
+    """Compare some records with the pass; what lies beyond `max_age_days` is none of its business."""
+    cutoff = cutoff_of(claim.max_age_days, now)
+    statement = (
+        select(Record.upstream_id, Record.pass_id, Record.as_of, Record.upstream_created_at)
+        .where(
+            Record.sync_id == claim.sync_id,
+            Record.collection_id == claim.collection_id,
+            Record.upstream_id > (claim.retiring_after or ""),
+            col(Record.deleted).is_(False),
+        )
+        .order_by(col(Record.upstream_id))
+        .limit(COMPARED_AT_ONCE)
+    )
+    with database.read() as session:
+        rows = session.exec(statement).all()
+    unmet = [
+        upstream_id
+        for upstream_id, pass_id, as_of, created_at in rows
+        if is_unmet(claim, pass_id, as_of) and not (cutoff and created_at and created_at < cutoff)
+    ]
+    return Unmet(unmet, rows[-1][0] if len(rows) == COMPARED_AT_ONCE else None)
+
+
+def retire(
+    session: Session, claim: Claim, unmet: Unmet, now: datetime, *, rhythm: Rhythm, is_watched: bool
+) -> Claim | None:
+    """Re-append what is gone as deleted; after the last of it, the pass is over."""
+    held = hold(session, claim)
+    if held is None:
+        return None
+    target = target_of(held, held.progress)
+    known = find_known(session, target, unmet.upstream_ids)
+    missing = [
+        Arrival(gone(upstream_id), claim.started_at)
+        for upstream_id, each in known.items()
+        if not each.deleted and is_unmet(claim, each.pass_id, each.as_of)
+    ]
+    append(session, target, missing, known, now)
+    if unmet.following is None:
+        finish_pass(session, held.sync, held.progress, now, rhythm=rhythm, is_watched=is_watched)
+        return None
+    held.progress.retiring_after = unmet.following
+    return go_on(claim, held, now)
+
+
+def is_unmet(claim: Claim, pass_id: UUID, as_of: datetime) -> bool:
+    """Whether a pass has not met a record, and nobody else saw it since the pass began."""
+    return pass_id != claim.pass_id and as_of < claim.started_at - SKEW

@@ -1,0 +1,122 @@
+"""The steps of a reading: each is one request at most and one transaction, and says where the next begins."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import httpx
+from sqlmodel import Session
+
+from engine.backfill.claim import Claim
+from engine.backfill.fetch import Access, FetchError, fetch, get, understood
+from engine.backfill.outcome import record_page
+from engine.backfill.retire import Unmet, find_unmet, retire
+from engine.changes.feed import events_request, object_request, read_events
+from engine.changes.position import Ask, Position
+from engine.changes.record import give_up_asking, record_changed, record_events, record_object
+from engine.changes.rhythm import Rhythm
+from engine.health import TroubleCode
+from engine.providers.catalogue import Provider
+from engine.providers.changes import EventFeed, UpdatedSince
+from engine.providers.records import UpstreamRecord, gone, read_record
+from engine.tables import ReadingKind
+from engine.transactions import retrying
+from foundation.database import Database, utc_now
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What one reading takes its steps with."""
+
+    database: Database
+    provider: Provider
+    client: httpx.Client
+    rhythm: Rhythm
+
+    def step(self, taken: Claim, access: Access) -> Claim | None:
+        """Make the next request and store what it brings; nothing when there is no more to do now."""
+        if not taken.needs_request:
+            return self._retire(taken)
+        asked_at = utc_now()
+        if taken.kind == ReadingKind.PASS:
+            return self._page(taken, access, asked_at)
+        match self.provider.changes_of(taken.collection_id):
+            case UpdatedSince() as changes:
+                return self._changed(taken, access, changes, asked_at)
+            case EventFeed() as feed if asks := Position.of(taken.position).asks:
+                return self._object(taken, access, feed, asks[0], asked_at)
+            case EventFeed() as feed:
+                return self._events(taken, access, feed, asked_at)
+            case None:
+                raise LookupError(f"{self.provider.name} no longer tells of changes")
+
+    def _retire(self, taken: Claim) -> Claim | None:
+        """Compare some of what the stream holds with the pass that has just read everything."""
+        now = utc_now()
+        forgets = self.provider.get(taken.collection_id).forgets
+        unmet = Unmet([], None) if forgets else find_unmet(self.database, taken, now)
+        is_watched = self.provider.changes_of(taken.collection_id) is not None
+        return self._write(
+            lambda session: retire(session, taken, unmet, now, rhythm=self.rhythm, is_watched=is_watched)
+        )
+
+    def _page(self, taken: Claim, access: Access, asked_at: datetime) -> Claim | None:
+        page = fetch(self.client, self.provider, taken.collection_id, access, taken.cursor)
+        return self._write(lambda session: record_page(session, taken, page, utc_now(), asked_at=asked_at))
+
+    def _changed(
+        self, taken: Claim, access: Access, changes: UpdatedSince, asked_at: datetime
+    ) -> Claim | None:
+        since = Position.of(taken.position).since
+        narrowed = self.provider.narrowed(taken.collection_id, changes, since)
+        page = fetch(self.client, narrowed, taken.collection_id, access, taken.cursor)
+        return self._write(
+            lambda session: record_changed(
+                session, taken, page, utc_now(), asked_at=asked_at, rhythm=self.rhythm
+            )
+        )
+
+    def _events(self, taken: Claim, access: Access, feed: EventFeed, asked_at: datetime) -> Claim | None:
+        since = Position.of(taken.position).since
+        wanted = events_request(self.provider, feed, since, taken.cursor)
+        answer = get(self.client, self.provider, "events", access, wanted)
+        page = understood(
+            self.provider, lambda: read_events(self.provider, feed, taken.wanted, answer, taken.cursor)
+        )
+        retention = timedelta(days=feed.retention_days)
+        return self._write(
+            lambda session: record_events(
+                session, taken, page, utc_now(), asked_at=asked_at, retention=retention, rhythm=self.rhythm
+            )
+        )
+
+    def _object(
+        self, taken: Claim, access: Access, feed: EventFeed, ask: Ask, asked_at: datetime
+    ) -> Claim | None:
+        try:
+            found = self._find(access, feed, ask)
+        except FetchError as exc:
+            if exc.failure.code is not TroubleCode.COLLECTION_FAILED:
+                raise
+            return self._write(
+                lambda session: give_up_asking(session, taken, ask, utc_now(), rhythm=self.rhythm)
+            )
+        return self._write(
+            lambda session: record_object(
+                session, taken, ask, found, utc_now(), asked_at=asked_at, rhythm=self.rhythm
+            )
+        )
+
+    def _find(self, access: Access, feed: EventFeed, ask: Ask) -> UpstreamRecord:
+        wanted = object_request(self.provider, feed, ask.collection_id, ask.upstream_id)
+        answer = get(self.client, self.provider, ask.collection_id, access, wanted)
+        paths = self.provider.get(ask.collection_id).record
+        found = (
+            gone(ask.upstream_id)
+            if answer.is_missing
+            else understood(self.provider, lambda: read_record(paths, answer.payload))
+        )
+        return replace(found, updated_at=found.updated_at or ask.touched_at)
+
+    def _write(self, work: Callable[[Session], Claim | None]) -> Claim | None:
+        return retrying(self.database, work)

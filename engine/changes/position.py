@@ -1,0 +1,60 @@
+"""How far the changes have been seen: a moment, not a cursor, so that nothing upstream can invalidate it."""
+
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from engine.tables import JsonObject
+
+MARGIN: Final = timedelta(minutes=1)
+"""How late a change may show up, its clock's difference from ours included, when a position is ours."""
+
+
+class Ask(NamedTuple):
+    """An object to be read for itself, and when it was touched."""
+
+    collection_id: str
+    upstream_id: str
+    touched_at: datetime
+
+
+class Position(BaseModel):
+    """Every change up to `since` has been seen; the rest is of the walk under way."""
+
+    model_config = ConfigDict(frozen=True)
+
+    since: datetime
+    newest: datetime | None = None
+    began_at: datetime | None = None
+    requests: int = 0
+    asks: tuple[Ask, ...] = Field(default=())
+    """Read one by one before the walk goes on."""
+
+    @classmethod
+    def starting(cls, now: datetime) -> Self:
+        """Where to begin, taken before the first page of a backfill is read."""
+        return cls(since=now - MARGIN)
+
+    @classmethod
+    def of(cls, stored: JsonObject | None) -> Self:
+        return cls.model_validate(stored)
+
+    def stored(self) -> JsonObject:
+        return self.model_dump(mode="json")
+
+    def having_seen(self, newest: datetime | None, asked_at: datetime) -> Self:
+        furthest = max((each for each in (self.newest, newest) if each), default=None)
+        began_at = self.began_at or asked_at
+        return self.model_copy(
+            update={"newest": furthest, "began_at": began_at, "requests": self.requests + 1}
+        )
+
+    def with_asks(self, asks: tuple[Ask, ...]) -> Self:
+        return self.model_copy(update={"asks": asks})
+
+    def after_walk(self) -> Self:
+        """The next walk begins where this one found its newest change, or not much before this one began."""
+        seen = [self.newest, self.began_at - MARGIN if self.began_at else None]
+        since = max(self.since, *filter(None, seen))
+        return self.model_copy(update={"since": since, "newest": None, "began_at": None, "requests": 0})

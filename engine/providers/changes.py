@@ -1,0 +1,76 @@
+"""How a provider tells what has changed: the `changes` section of its file, and what it makes of a moment."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final, Literal, TypeAlias
+
+from pydantic import Field
+
+from engine.providers.paging import Paging
+from engine.providers.part import Part
+
+SINCE: Final = "{since}"
+Spelling: TypeAlias = Literal["unix", "unix_ms", "iso", "date"]
+"""How `{since}` is written: seconds or milliseconds since 1970, `2026-01-31T23:59:59Z`, `2026-01-31`."""
+
+
+class Watch(Part):
+    """What both kinds share: a list that a moment narrows, read with some overlap."""
+
+    params: Mapping[str, str] = Field(default_factory=dict)
+    """Query parameters beside those of the list; `{since}` stands for the moment."""
+    spelling: Spelling = "iso"
+    overlap_s: float = Field(default=10.0, ge=0)
+    """How far each look reaches back before the newest change seen: equal or late times lose nothing."""
+
+    def params_since(self, moment: datetime) -> dict[str, str]:
+        since = spell(moment - timedelta(seconds=self.overlap_s), self.spelling)
+        return {name: value.replace(SINCE, since) for name, value in self.params.items()}
+
+
+class UpdatedSince(Watch):
+    """A list of what was created or updated since a moment; deletes show only as a flag, if at all."""
+
+    kind: Literal["updated_since"]
+    path: str | None = None
+    """Where that list is, if it is not the collection's own."""
+
+
+class EventFeed(Watch):
+    """One list of events that tells of the changes, and deletes, of many collections."""
+
+    kind: Literal["event_feed"]
+    path: str
+    paging: Paging
+    retention_days: float = Field(gt=0)
+    """Who has not looked for longer has to read everything again."""
+    list: str
+    id: str
+    created: str
+    type: str
+    object: str
+    """Where an event holds the object it is about, as it was then."""
+    collection: str
+    """Where that object names its collection."""
+    deleted_types: frozenset[str] = frozenset()
+    """Events after which the object is gone."""
+    object_path: str = "{path}/{id}"
+    """Where one object can be read, from its collection's path and its id."""
+    own_collection: str | None = None
+    """The collection that the events themselves are the records of."""
+
+
+Changes: TypeAlias = Annotated[UpdatedSince | EventFeed, Field(discriminator="kind")]
+
+
+def spell(moment: datetime, spelling: Spelling) -> str:
+    """A moment as the provider reads it; never later than it is."""
+    match spelling:
+        case "unix":
+            return str(int(moment.timestamp()))
+        case "unix_ms":
+            return str(int(moment.timestamp() * 1_000))
+        case "iso":
+            return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        case "date":
+            return moment.astimezone(UTC).strftime("%Y-%m-%d")
