@@ -39,7 +39,8 @@ def postgresql_server() -> Iterator[str]:
 def _give_it_a_place_for_its_lock() -> None:
     """A directory for each user: without one it locks a file in /tmp that the next user cannot open."""
     runtime = Path(tempfile.gettempdir()) / f"gangway-tests-{os.getuid()}"
-    (runtime / "python_PostgresServer").mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in (runtime, runtime / "python_PostgresServer"):
+        directory.mkdir(mode=0o700, exist_ok=True)
     os.environ["XDG_RUNTIME_DIR"] = str(runtime)
 
 
