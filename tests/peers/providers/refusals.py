@@ -1,5 +1,6 @@
 """What the fakes of providers have in common: they refuse what they were not asked properly."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ class RefusedError(Exception):
 
 
 @dataclass
-class Fake:
+class Fake(ABC):
     """One provider on one host; requests to any other never arrive."""
 
     host: str
@@ -32,8 +33,9 @@ class Fake:
         except RefusedError as refused:
             return refused.answer
 
+    @abstractmethod
     def answer(self, request: httpx.Request) -> httpx.Response:
-        raise NotImplementedError
+        """What the provider answers; raises `RefusedError` for what it refuses."""
 
 
 def form(request: httpx.Request) -> dict[str, str]:
