@@ -30,6 +30,7 @@ format: $(READY) ## Format the code and mend what the linter can mend.
 lock: $(READY) ## Resolve the dependencies again, with hashes and without naming an index.
 	@$(UV) pyproject.toml -o requirements/runtime.txt
 	@$(UV) --extra dev -c requirements/runtime.txt pyproject.toml -o requirements/dev.txt
+	@$(UV) --extra benchmarks -c requirements/runtime.txt pyproject.toml -o requirements/benchmarks.txt
 
 clean: ## Remove the virtual environment, caches and the demo's state.
 	rm -rf $(VENV) .gangway .mypy_cache .pytest_cache .ruff_cache
