@@ -95,7 +95,11 @@ def get(
     url = on_origin_of(access.base_url, wanted.path) if wanted.is_link else access.base_url + wanted.path
     # without parameters httpx would take `{}` to mean that a link's own query is to go
     asked = client.build_request(
-        "GET", url, params=wanted.params or None, headers=provider.carrying(access.token)
+        "GET" if wanted.body is None else "POST",
+        url,
+        params=wanted.params or None,
+        json=wanted.body,
+        headers=provider.carrying(access.token),
     )
     give_up_at = clock() + WHOLE_ANSWER_S
     try:

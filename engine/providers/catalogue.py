@@ -9,13 +9,15 @@ import yaml
 from pydantic import Field, JsonValue, model_validator
 
 from engine.providers.auth import Auth, Grant, Refresh
-from engine.providers.changes import Changes, EventFeed, UpdatedSince
+from engine.providers.body import placed
+from engine.providers.changes import EventFeed, UpdatedSince
 from engine.providers.connect import Connect
 from engine.providers.paging import Paging
 from engine.providers.part import Part
 from engine.providers.throttle import Throttle
 from engine.providers.urls import path_of, placeholders, resolve
 from engine.settings import ProviderOverrides
+from engine.tables.base import JsonObject
 
 FILES: Final = Path(__file__).parent
 
@@ -89,11 +91,13 @@ class Collection(Part):
 
     path: str
     params: Mapping[str, str] = Field(default_factory=dict)
+    body: JsonObject | None = None
+    """Sent by POST, as JSON; what paging asks for then goes in there. Without it a list is got."""
     record: RecordPaths
     paging: Paging
     parent: Parent | None = None
     changes: UpdatedSince | None = None
-    """Instead of the provider's."""
+    """Instead of the provider's feed."""
     forgets: bool = False
     """Old objects drop off the list, so that absence does not mean deleted."""
 
@@ -117,8 +121,8 @@ class Provider(Part):
     throttle: Throttle = Throttle()
     forbidden: Literal["credential", "collection"] = "credential"
     """What a 403 refuses: some providers answer so when the credential lacks one permission."""
-    changes: Changes | None = None
-    """Without them, changes show only when everything is read again."""
+    changes: EventFeed | None = None
+    """Where neither it nor the collection tells of changes, they show only when everything is read again."""
     collections: Mapping[str, Collection]
     connect: Connect | None = None
     """How its credentials are captured in a browser, if they can be."""
@@ -126,17 +130,20 @@ class Provider(Part):
     @model_validator(mode="before")
     @classmethod
     def _common(cls, value: Any) -> Any:
-        """`paging` and `record` stand for every list; a collection, or the feed, may say otherwise."""
+        """`paging`, `record` and a list of changes stand for every collection that says nothing else."""
         if not isinstance(value, dict) or not isinstance(value.get("collections"), dict):
             return value
-        paging, record = value.get("paging"), value.get("record") or {}
+        paging, record, changes = value.get("paging"), value.get("record") or {}, value.get("changes")
+        outer = {key: each for key, each in value.items() if key not in {"paging", "record"}}
+        common: dict[str, Any] = {"paging": paging}
+        if isinstance(changes, dict) and changes.get("kind") == "event_feed":
+            outer["changes"] = {"paging": paging, **changes}
+        elif isinstance(changes, dict):
+            common["changes"] = outer.pop("changes")
         collections = {
-            name: {"paging": paging, **each, "record": record | (each.get("record") or {})}
+            name: {**common, **each, "record": record | (each.get("record") or {})}
             for name, each in value["collections"].items()
         }
-        outer = {key: each for key, each in value.items() if key not in {"paging", "record"}}
-        if isinstance(changes := value.get("changes"), dict) and changes.get("kind") == "event_feed":
-            outer["changes"] = {"paging": paging, **changes}
         return outer | {"collections": collections}
 
     @model_validator(mode="after")
@@ -147,6 +154,10 @@ class Provider(Part):
                 raise ValueError(f"{name}: the parent must be a collection without a parent")
             if bool(placeholders(each.path)) is not bool(each.parent):
                 raise ValueError(f"{name}: a path has placeholders exactly when there is a parent")
+            if each.body is not None:
+                placed(each.body, each.paging.ask(None).params)
+            if each.changes and each.changes.body is not None:
+                placed(each.changes.body, (each.changes.paging or each.paging).ask(None).params)
         own = placeholders(self.base_url)
         if own and not self.hosts:
             raise ValueError("a base URL with placeholders needs hosts")
@@ -175,15 +186,17 @@ class Provider(Part):
     def narrowed(self, collection_id: str, changes: UpdatedSince, since: datetime) -> "Provider":
         """The same provider, where that collection's list holds only what changed since a moment."""
         collection = self.get(collection_id)
-        params = {**collection.params, **changes.params_since(since)}
-        narrow = collection.model_copy(update={"path": changes.path or collection.path, "params": params})
+        own = collection.params if changes.path is None else {}
+        narrow = {
+            "path": changes.path_for(collection.path),
+            "params": {**own, **changes.params_since(since)},
+            "body": changes.body_since(since) or collection.body,
+            "paging": changes.paging or collection.paging,
+        }
         name = collection_id.partition(":")[2]
-        return self.model_copy(update={"collections": {**self.collections, name: narrow}})
-
-    @property
-    def feed(self) -> EventFeed | None:
-        """The provider's events, if it has them."""
-        return self.changes if isinstance(self.changes, EventFeed) else None
+        return self.model_copy(
+            update={"collections": {**self.collections, name: collection.model_copy(update=narrow)}}
+        )
 
     def root(self, properties: Mapping[str, JsonValue]) -> str:
         """Where a credential's requests go; raises `ForbiddenUrlError` when that is not the provider."""

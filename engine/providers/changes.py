@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from pydantic import Field
 
+from engine.providers.body import replaced
 from engine.providers.paging import Paging
 from engine.providers.part import Part
+from engine.tables.base import JsonObject
 
 SINCE: Final = "{since}"
 Spelling: TypeAlias = Literal["unix", "unix_ms", "iso", "date"]
@@ -24,8 +26,12 @@ class Watch(Part):
     """How far each look reaches back before the newest change seen: equal or late times lose nothing."""
 
     def params_since(self, moment: datetime) -> dict[str, str]:
-        since = spell(moment - timedelta(seconds=self.overlap_s), self.spelling)
+        since = self.spelled(moment)
         return {name: value.replace(SINCE, since) for name, value in self.params.items()}
+
+    def spelled(self, moment: datetime) -> str:
+        """What `{since}` becomes."""
+        return spell(moment - timedelta(seconds=self.overlap_s), self.spelling)
 
 
 class UpdatedSince(Watch):
@@ -33,7 +39,19 @@ class UpdatedSince(Watch):
 
     kind: Literal["updated_since"]
     path: str | None = None
-    """Where that list is, if it is not the collection's own."""
+    """Where that list is, if it is not the collection's own; `{path}` stands for that. It takes none of the
+    collection's own parameters along."""
+    body: JsonObject | None = None
+    """Sent by POST; `{since}` in any of its strings stands for the moment."""
+    paging: Paging | None = None
+    """If it is not the collection's own."""
+
+    def path_for(self, own: str) -> str:
+        return own if self.path is None else self.path.replace("{path}", own)
+
+    def body_since(self, moment: datetime) -> JsonObject | None:
+        body = replaced(self.body, SINCE, self.spelled(moment))
+        return body if isinstance(body, dict) else None
 
 
 class EventFeed(Watch):
@@ -58,9 +76,6 @@ class EventFeed(Watch):
     """Where one object can be read, from its collection's path and its id."""
     own_collection: str | None = None
     """The collection that the events themselves are the records of."""
-
-
-Changes: TypeAlias = Annotated[UpdatedSince | EventFeed, Field(discriminator="kind")]
 
 
 def spell(moment: datetime, spelling: Spelling) -> str:

@@ -1,7 +1,8 @@
 """How providers page: a closed set of kinds, each two pure functions over a small JSON cursor.
 
 `ask` says what to request at a cursor, where no cursor means the first page; `following` reads the next
-cursor from an answer, where none means that it was the last.
+cursor from an answer, where none means that it was the last. The names of parameters are dotted paths where
+a collection is asked for with a body.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ Cursor: TypeAlias = JsonObject
 class Ask:
     """What a page adds to a collection's request: parameters, or a whole path in place of its own."""
 
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str | int] = field(default_factory=dict)
     path: str | None = None
 
 
@@ -46,8 +47,8 @@ class Limited(Part):
     page_size: int = Field(ge=1)
 
     @property
-    def limit(self) -> Mapping[str, str]:
-        return {self.limit_param: str(self.page_size)}
+    def limit(self) -> Mapping[str, str | int]:
+        return {self.limit_param: self.page_size}
 
 
 class LastId(Limited):
@@ -56,26 +57,31 @@ class LastId(Limited):
     kind: Literal["last_id"]
     cursor_param: str
     more: str
+    """What holds something, such as `true`, while there is a next page."""
 
     def ask(self, cursor: Cursor | None) -> Ask:
         return Ask({**self.limit, **({self.cursor_param: str(cursor["after"])} if cursor else {})})
 
     def following(self, answer: Answer, ids: Sequence[str], _cursor: Cursor | None) -> Cursor | None:
-        return {"after": ids[-1]} if ids and dig(answer.payload, self.more) is True else None
+        return {"after": ids[-1]} if ids and dig(answer.payload, self.more) else None
 
 
 class BodyToken(Limited):
-    """The answer's body holds a token for the next page (HubSpot, Airtable)."""
+    """The answer's body holds a token for the next page (HubSpot, Airtable, GraphQL's connections)."""
 
     kind: Literal["body_token"]
     cursor_param: str
     token: str
+    more: str | None = None
+    """What holds something while there is a next page, where the last one has a token too."""
 
     def ask(self, cursor: Cursor | None) -> Ask:
         return Ask({**self.limit, **({self.cursor_param: str(cursor["token"])} if cursor else {})})
 
     def following(self, answer: Answer, _ids: Sequence[str], _cursor: Cursor | None) -> Cursor | None:
         token = dig(answer.payload, self.token)
+        if self.more is not None and not dig(answer.payload, self.more):
+            return None
         return {"token": str(token)} if isinstance(token, str | int) and token != "" else None
 
 
@@ -113,7 +119,7 @@ class PageNumber(Limited):
     first: int = 1
 
     def ask(self, cursor: Cursor | None) -> Ask:
-        return Ask({**self.limit, self.page_param: str(_number(cursor, "page", self.first))})
+        return Ask({**self.limit, self.page_param: _number(cursor, "page", self.first)})
 
     def following(self, _answer: Answer, ids: Sequence[str], cursor: Cursor | None) -> Cursor | None:
         return {"page": _number(cursor, "page", self.first) + 1} if len(ids) >= self.page_size else None
@@ -127,7 +133,7 @@ class Offset(Limited):
     first: int = 0
 
     def ask(self, cursor: Cursor | None) -> Ask:
-        return Ask({**self.limit, self.offset_param: str(_number(cursor, "offset", self.first))})
+        return Ask({**self.limit, self.offset_param: _number(cursor, "offset", self.first)})
 
     def following(self, _answer: Answer, ids: Sequence[str], cursor: Cursor | None) -> Cursor | None:
         start = _number(cursor, "offset", self.first)

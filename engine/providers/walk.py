@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pydantic import JsonValue
 
 from engine.providers.answer import Answer, UnreadableAnswerError
+from engine.providers.body import placed
 from engine.providers.catalogue import Collection, Parent, Provider, RecordPaths
 from engine.providers.paging import Cursor
 from engine.providers.paths import dig
 from engine.providers.urls import fill, placeholders
+from engine.tables.base import JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +24,13 @@ class Request:
     """A page to get."""
 
     path: str
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str | int] = field(default_factory=dict)
     missing: Sequence[int] = ()
     """Statuses that mean an empty page."""
     is_link: bool = False
     """The path comes from the provider and starts at its host."""
+    body: JsonObject | None = None
+    """Sent by POST, as JSON; without it the page is got."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,9 @@ def _of(
         return Request(page.path, missing=missing, is_link=True)
     names = below.get("names") if below else None
     path = fill(collection.path, names if isinstance(names, dict) else {})
+    if collection.body is not None:
+        body = placed(collection.body, page.params)
+        return Request(provider.prefix + path, collection.params, missing, body=body)
     return Request(provider.prefix + path, {**collection.params, **page.params}, missing)
 
 
