@@ -54,7 +54,13 @@ class Position(BaseModel):
         return self.model_copy(update={"asks": asks})
 
     def after_walk(self) -> Self:
-        """The next walk begins where this one found its newest change, or not much before this one began."""
-        seen = [self.newest, self.began_at - MARGIN if self.began_at else None]
+        """The next walk begins where this one found its newest change, or not much before this one began.
+
+        A change newer than that says nothing about others: pages that were read by then may have missed them.
+        """
+        if self.began_at is None:
+            return self
+        is_before = self.newest is not None and self.newest <= self.began_at
+        seen = [self.newest if is_before else None, self.began_at - MARGIN]
         since = max(self.since, *filter(None, seen))
         return self.model_copy(update={"since": since, "newest": None, "began_at": None, "requests": 0})

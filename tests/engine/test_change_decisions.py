@@ -113,6 +113,7 @@ def test_position() -> None:
     assert walked.after_walk() == Position(since=NOW - 5 * S)
     assert start.having_seen(None, NOW + 2 * MARGIN).after_walk() == Position(since=NOW + MARGIN)
     assert start.having_seen(NOW - 9 * MARGIN, NOW).after_walk() == start
+    assert start.having_seen(NOW + 9 * MARGIN, NOW + S).after_walk() == Position(since=NOW + S - MARGIN)
     assert Position.of(walked.stored()) == walked
 
 
