@@ -122,7 +122,8 @@ class Authority:
 
     def _renew(self, turn: Turn, issuer: Issuer) -> str:
         try:
-            tokens = issuer.issue(_known_app(turn, issuer.provider), turn.refresh_token)
+            client = issuer.own_client or _known_app(turn, issuer.provider)
+            tokens = issuer.issue(client, turn.refresh_token)
         except FetchError as exc:
             self._finish(turn, None, is_app_refused=isinstance(exc, AppRefusedError))
             raise

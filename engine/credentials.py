@@ -199,7 +199,8 @@ def _check_address(provider: Provider, given: JsonMapping) -> None:
     try:
         provider.root(given)
     except ForbiddenUrlError as exc:
-        raise _refused({name: [str(exc)] for name in placeholders(provider.base_url)}) from None
+        names = placeholders(provider.base_url + provider.prefix)
+        raise _refused({name: [str(exc)] for name in names}) from None
 
 
 def _field(kind: CredentialKind, name: str) -> CredentialField:

@@ -8,22 +8,22 @@ from typing import Final
 import httpx
 from pydantic import JsonValue
 
-from engine.backfill.fetch import FetchError
+from engine.backfill.fetch import REFUSALS, FetchError
 from engine.backfill.verdict import Failure, retry_after, unreachable
 from engine.health import TroubleCode
 from engine.oauth_apps import OAuthClient
 from engine.providers.answer import UnreadableAnswerError
-from engine.providers.auth import Installation, Issued, Refresh
+from engine.providers.auth import ClientCredentials, Exchanged, Installation, Issued, Refresh
 from engine.providers.catalogue import Provider
 from engine.providers.issue import (
     TokenRequest,
     Tokens,
     UnusableKeyError,
     installation_request,
+    read_exchanged,
     read_installed,
-    read_refreshed,
-    refresh_request,
     sign,
+    token_request,
 )
 from engine.tables import JsonObject
 from foundation.database import utc_now
@@ -49,24 +49,32 @@ class Issuer:
     base_url: str
     values: Mapping[str, JsonValue]
 
+    @property
+    def own_client(self) -> OAuthClient | None:
+        """The client's id and secret, if the credential itself is that."""
+        if not isinstance(self.grant, ClientCredentials):
+            return None
+        client_id, secret = (self.values[name] for name in self.grant.fields)
+        return OAuthClient(str(client_id), str(secret))
+
     def issue(self, app: OAuthClient, refresh_token: str | None) -> Tokens:
         """New tokens; raises `FetchError` for everything else."""
         now = utc_now()
         answer = self._post(self._request(app, refresh_token, now))
         try:
-            if isinstance(self.grant, Refresh):
-                return read_refreshed(self.grant, answer, now)
-            return read_installed(answer)
+            if isinstance(self.grant, Installation):
+                return read_installed(answer)
+            return read_exchanged(self.grant, answer, now)
         except UnreadableAnswerError as exc:
             message = f"{self.provider.title} {exc}"
             raise FetchError(Failure(TroubleCode.PROVIDER_UNAVAILABLE, message)) from None
 
     def _request(self, app: OAuthClient, refresh_token: str | None, now: datetime) -> TokenRequest:
-        if isinstance(self.grant, Refresh):
-            held = refresh_token or str(self.values[self.grant.field])
+        if not isinstance(self.grant, Installation):
             url = self.grant.token_url
             url = self.base_url + url if url.startswith("/") else url
-            return refresh_request(self.grant, url, app.client_id, app.client_secret, held)
+            form = self._form(self.grant, refresh_token)
+            return token_request(self.grant, url, app.client_id, app.client_secret, form)
         url = self.base_url + self.grant.path
         try:
             signed = sign(app.client_id, app.client_secret, now)
@@ -74,6 +82,12 @@ class Issuer:
             message = f"The app's private key for {self.provider.title} is no RSA key in PEM"
             raise AppRefusedError(Failure(TroubleCode.PROVIDER_UNAVAILABLE, message)) from None
         return installation_request(url, self.provider.headers, signed, self.values)
+
+    def _form(self, grant: Exchanged, refresh_token: str | None) -> Mapping[str, str]:
+        if isinstance(grant, ClientCredentials):
+            return grant.form(self.values)
+        held = refresh_token or str(self.values[grant.field])
+        return {"grant_type": "refresh_token", "refresh_token": held}
 
     def _post(self, asked: TokenRequest) -> JsonObject:
         title = self.provider.title
@@ -98,11 +112,15 @@ class Issuer:
     def _refused(self, reply: httpx.Response) -> FetchError:
         """Whose trouble it is; what the answer says is looked at and never quoted."""
         title, status = self.provider.title, reply.status_code
-        if isinstance(self.grant, Installation):
-            is_gone, is_app = status in GONE, status == httpx.codes.UNAUTHORIZED
-        else:
-            is_gone = any(each in reply.text for each in self.grant.refusals)
-            is_app = any(each in reply.text for each in REFUSES_APP)
+        match self.grant:
+            case Installation():
+                is_gone, is_app = status in GONE, status == httpx.codes.UNAUTHORIZED
+            case ClientCredentials(refusals=refusals):
+                is_gone = status in REFUSALS or any(each in reply.text for each in refusals)
+                is_app = False
+            case Refresh(refusals=refusals):
+                is_gone = any(each in reply.text for each in refusals)
+                is_app = any(each in reply.text for each in REFUSES_APP)
         if is_gone and status < httpx.codes.INTERNAL_SERVER_ERROR:
             message = f"{title} gives this credential no more tokens ({status}): import it again"
             return FetchError(Failure(TroubleCode.CREDENTIAL_REJECTED, message), status)

@@ -70,7 +70,8 @@ class Reader:
             return self._read_pages(taken, over_at)
 
     def _read_pages(self, taken: Claim, over_at: float) -> bool:
-        steps = Steps(self.database, self.catalogue[taken.provider], self.client, self.rhythm)
+        provider = self.catalogue[taken.provider].bound(taken.credential.kind, taken.credential.properties)
+        steps = Steps(self.database, provider, self.client, self.rhythm)
         going: Claim | None = taken
         may_renew = True
         try:

@@ -10,6 +10,9 @@ from pydantic import Field, JsonValue
 from engine.providers.part import Part
 from engine.providers.urls import placeholders
 
+ClientAuth: TypeAlias = Literal["body", "basic"]
+"""Where a token request tells the client's id and secret."""
+
 
 class Auth(Part):
     """The header that carries the token."""
@@ -58,7 +61,7 @@ class Refresh(Part):
     field: str = "refresh_token"
     token_url: str = Field(pattern=r"^(https://|/)")
     """A path is one below the credential's own base URL."""
-    client_auth: Literal["body", "basic"] = "body"
+    client_auth: ClientAuth = "body"
     lifetime_s: int = Field(default=3600, ge=60)
     """How long an access token lasts when the answer does not say."""
     refusals: tuple[str, ...] = ("invalid_grant",)
@@ -67,6 +70,31 @@ class Refresh(Part):
     @property
     def needs(self) -> Sequence[Sequence[str]]:
         return ((self.field,),)
+
+
+class ClientCredentials(Part):
+    """The credential is an application's own id and secret (RFC 6749, section 4.4)."""
+
+    kind: Literal["client_credentials"]
+    fields: tuple[str, str] = ("client_id", "client_secret")
+    """Which hold them."""
+    token_url: str = Field(pattern=r"^(https://|/)")
+    """A path is one below the credential's own base URL."""
+    params: Mapping[str, str] = Field(default_factory=dict)
+    """What else the token request says, as templates over the fields."""
+    client_auth: ClientAuth = "body"
+    lifetime_s: int = Field(default=3600, ge=60)
+    refusals: tuple[str, ...] = ("invalid_client", "unauthorized_client", "access_denied")
+
+    @property
+    def needs(self) -> Sequence[Sequence[str]]:
+        others = placeholders("".join(self.params.values()))
+        return tuple((name,) for name in (*self.fields, *others))
+
+    def form(self, values: Mapping[str, JsonValue]) -> dict[str, str]:
+        """The token request, without what identifies the client."""
+        params = {name: _filled(template, values) for name, template in self.params.items()}
+        return {"grant_type": "client_credentials", **params}
 
 
 class Installation(Part):
@@ -82,7 +110,9 @@ class Installation(Part):
 
 Held: TypeAlias = Static | Basic
 """The credential holds all that a request carries."""
-Issued: TypeAlias = Refresh | Installation
+Exchanged: TypeAlias = Refresh | ClientCredentials
+"""Tokens come of a token endpoint of OAuth2."""
+Issued: TypeAlias = Exchanged | Installation
 """The provider issues the token that a request carries, for a while."""
 Grant: TypeAlias = Annotated[Held | Issued, Field(discriminator="kind")]
 

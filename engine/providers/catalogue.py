@@ -8,14 +8,14 @@ from typing import Any, Final, Literal
 import yaml
 from pydantic import Field, JsonValue, model_validator
 
-from engine.providers.auth import Auth, Grant, Refresh
+from engine.providers.auth import Auth, Exchanged, Grant
 from engine.providers.body import placed
 from engine.providers.changes import EventFeed, UpdatedSince
 from engine.providers.connect import Connect
 from engine.providers.paging import Paging
 from engine.providers.part import Part
 from engine.providers.throttle import Throttle
-from engine.providers.urls import path_of, placeholders, resolve
+from engine.providers.urls import check_segments, fill, path_of, placeholders, resolve
 from engine.settings import ProviderOverrides
 from engine.tables.base import JsonObject
 
@@ -45,6 +45,8 @@ class CredentialKind(Part):
     grant: Grant
     fields: Mapping[str, CredentialField]
     account: tuple[str, ...] = ()
+    auth: Auth | None = None
+    """Instead of the provider's."""
 
     @model_validator(mode="after")
     def _knows_what_it_uses(self) -> "CredentialKind":
@@ -111,7 +113,7 @@ class Provider(Part):
     """`{name}` in it is a property of the credential; then `hosts` says where it may lead."""
     hosts: tuple[str, ...] = ()
     prefix: str = ""
-    """What the paths of collections and of the identity have in common."""
+    """What the paths of collections and of the identity have in common; `{name}` is a property here too."""
     headers: Mapping[str, str] = Field(default_factory=dict)
     """What every request carries besides the token."""
     auth: Auth = Auth()
@@ -162,9 +164,17 @@ class Provider(Part):
         if own and not self.hosts:
             raise ValueError("a base URL with placeholders needs hosts")
         for kind, shape in self.credential_kinds.items():
-            if not all(each in shape.fields and shape.fields[each].required for each in own):
-                raise ValueError(f"{kind}: the base URL needs {', '.join(own)} as required fields")
+            needed = (*own, *placeholders(self.prefix))
+            if not all(each in shape.fields and shape.fields[each].required for each in needed):
+                raise ValueError(f"{kind}: the base URL needs {', '.join(needed)} as required fields")
         return self
+
+    def bound(self, kind: str, properties: Mapping[str, JsonValue]) -> "Provider":
+        """The same provider as one credential sees it: its place below the base URL, its way in."""
+        prefix = fill(self.prefix, properties, safe="")
+        return self.model_copy(
+            update={"prefix": prefix, "auth": self.credential_kinds[kind].auth or self.auth}
+        )
 
     def collection(self, collection_id: str) -> Collection | None:
         """The collection an id such as `provider:name` stands for."""
@@ -200,6 +210,7 @@ class Provider(Part):
 
     def root(self, properties: Mapping[str, JsonValue]) -> str:
         """Where a credential's requests go; raises `ForbiddenUrlError` when that is not the provider."""
+        check_segments(self.prefix, properties)
         return resolve(self.base_url, self.hosts, properties)
 
     def carrying(self, token: str) -> dict[str, str]:
@@ -257,7 +268,7 @@ def _overridden(provider: Provider, overrides: Mapping[str, ProviderOverrides]) 
 
 def _redirected(grant: Grant, override: ProviderOverrides) -> Grant:
     """Tokens are refreshed where the installation says, or else where it has everything else."""
-    if not isinstance(grant, Refresh):
+    if not isinstance(grant, Exchanged):
         return grant
     if override.token_url is not None:
         return grant.model_copy(update={"token_url": override.token_url})

@@ -47,7 +47,8 @@ class Accounts:
         await self._client.aclose()
 
     async def _ask(self, given: GivenCredential, identity: Identity, grant: Static | Basic) -> str:
-        provider, values = given.provider, {**given.properties, **given.secrets}
+        provider = given.provider.bound(given.kind, given.properties)
+        values = {**given.properties, **given.secrets}
         url = provider.root(given.properties) + provider.prefix + identity.path
         answer = await self._client.get(url, headers=provider.carrying(grant.token(values)))
         answer.raise_for_status()

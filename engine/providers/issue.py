@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import BaseModel, Field, JsonValue
 
 from engine.providers.answer import UnreadableAnswerError
-from engine.providers.auth import Refresh
+from engine.providers.auth import Exchanged
 from engine.providers.records import instant
 from engine.providers.urls import fill
 from engine.tables.base import JsonMapping
@@ -53,13 +53,13 @@ class TokenRequest:
     form: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-def refresh_request(
-    grant: Refresh, url: str, client_id: str, client_secret: str, refresh_token: str
+def token_request(
+    grant: Exchanged, url: str, client_id: str, client_secret: str, form: Mapping[str, str]
 ) -> TokenRequest:
-    form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+    """The form, with what identifies the client where the provider expects it."""
     headers = {"Accept": "application/json"}
     if grant.client_auth == "body":
-        return TokenRequest(url, headers, form | {"client_id": client_id, "client_secret": client_secret})
+        return TokenRequest(url, headers, {**form, "client_id": client_id, "client_secret": client_secret})
     pair = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
     return TokenRequest(url, headers | {"Authorization": f"Basic {pair}"}, form)
 
@@ -71,7 +71,7 @@ def installation_request(
     return TokenRequest(fill(url, values), {**headers, "Authorization": f"Bearer {signed}"})
 
 
-def read_refreshed(grant: Refresh, answer: JsonMapping, now: datetime) -> Tokens:
+def read_exchanged(grant: Exchanged, answer: JsonMapping, now: datetime) -> Tokens:
     """An answer of RFC 6749 section 5.1; raises when it is none."""
     token, refresh, lifetime = (answer.get(name) for name in ("access_token", "refresh_token", "expires_in"))
     if not isinstance(token, str) or not token:

@@ -23,9 +23,15 @@ def placeholders(template: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(PLACEHOLDER.findall(template)))
 
 
-def fill(template: str, values: Mapping[str, JsonValue]) -> str:
+def fill(template: str, values: Mapping[str, JsonValue], safe: str = "/") -> str:
     """The template with values that cannot become more than a part of a path."""
-    return PLACEHOLDER.sub(lambda found: quote(str(values[found[1]]), safe="/"), template)
+    return PLACEHOLDER.sub(lambda found: quote(str(values[found[1]]), safe=safe), template)
+
+
+def check_segments(template: str, properties: Mapping[str, JsonValue]) -> None:
+    """Refuse properties that would lead somewhere else than down the path that the template shows."""
+    if any(str(properties.get(name, "")) in {"", ".", ".."} for name in placeholders(template)):
+        raise ForbiddenUrlError(f"does not make a path of {template}")
 
 
 def resolve(template: str, hosts: Sequence[str], properties: Mapping[str, JsonValue]) -> str:

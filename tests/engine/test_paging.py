@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import yaml
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -13,9 +14,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from pydantic import TypeAdapter
 
 from engine.providers.answer import Answer, StrayLinkError, UnreadableAnswerError
-from engine.providers.auth import Refresh
-from engine.providers.catalogue import load_catalogue
-from engine.providers.issue import UnusableKeyError, read_installed, read_refreshed, refresh_request, sign
+from engine.providers.auth import ClientCredentials, Refresh, proof
+from engine.providers.catalogue import Provider, load_catalogue
+from engine.providers.issue import UnusableKeyError, read_exchanged, read_installed, sign, token_request
 from engine.providers.paging import Paging
 from engine.providers.records import ends_at, read_page
 from engine.providers.throttle import Throttle, is_throttled, resets_in_s
@@ -250,10 +251,11 @@ def refresh(**more: Any) -> Refresh:
     return Refresh(kind="refresh", token_url="/token", **more)
 
 
-def test_refresh_requests() -> None:
+def test_token_requests() -> None:
     """Client id and secret go into the form, or into the header where a provider wants them there."""
-    in_body = refresh_request(refresh(), "https://x", "id", "pw", "r")
-    in_header = refresh_request(refresh(client_auth="basic"), "https://x", "id", "pw", "r")
+    form = {"grant_type": "refresh_token", "refresh_token": "r"}
+    in_body = token_request(refresh(), "https://x", "id", "pw", form)
+    in_header = token_request(refresh(client_auth="basic"), "https://x", "id", "pw", form)
 
     assert in_body.form == {
         "grant_type": "refresh_token",
@@ -261,9 +263,52 @@ def test_refresh_requests() -> None:
         "client_id": "id",
         "client_secret": "pw",
     }
-    assert in_header.form == {"grant_type": "refresh_token", "refresh_token": "r"}
+    assert in_header.form == form
     assert in_header.headers["Authorization"] == "Basic " + base64.b64encode(b"id:pw").decode()
     assert "pw" not in repr(in_body) + repr(in_header)
+
+
+def test_client_credentials() -> None:
+    """An application asks in its own name, with what else the provider wants to know."""
+    grant = ClientCredentials(
+        kind="client_credentials", token_url="/token", params={"audience": "https://{domain}/"}
+    )
+    values = {"client_id": "id", "client_secret": "pw", "domain": "choam.example"}
+
+    assert grant.needs == (("client_id",), ("client_secret",), ("domain",))
+    assert grant.form(values) == {"grant_type": "client_credentials", "audience": "https://choam.example/"}
+    assert proof(grant, values) == '["id", "pw", "choam.example"]'
+
+
+BOUND = """
+name: choam
+title: CHOAM
+base_url: https://api.choam.example
+prefix: /v3/company/{realm}
+credential_kinds:
+  choam_key:
+    grant: {kind: static, fields: [secret]}
+    auth: {value: "Basic {token}"}
+    fields: {realm: {type: id, required: true}, secret: {type: string, secret: true}}
+rate_limit: {allowed_requests: 1}
+paging: {kind: single}
+collections:
+  spice: {path: /spice}
+"""
+
+
+def test_a_credential_s_own_place_and_way_in() -> None:
+    """A property may be a part of the path and never more; a kind may carry its token in its own way."""
+    provider = Provider.model_validate(yaml.safe_load(BOUND))
+
+    bound = provider.bound("choam_key", {"realm": "1/2?"})
+
+    assert request(bound, "choam:spice", None).path == "/v3/company/1%2F2%3F/spice"
+    assert bound.carrying("t") == {"Authorization": "Basic t"}
+    assert provider.root({"realm": 12}) == "https://api.choam.example"
+    for escape in ("..", ".", ""):
+        with pytest.raises(ForbiddenUrlError, match="does not make a path"):
+            provider.root({"realm": escape})
 
 
 @pytest.mark.parametrize(
@@ -275,8 +320,8 @@ def test_refresh_requests() -> None:
         ({"access_token": "a", "expires_in": -1, "refresh_token": ""}, 3600, None),
     ],
 )
-def test_refreshed(answer: Any, lasts: int, rotated: str | None) -> None:
-    tokens = read_refreshed(refresh(), answer, NOW)
+def test_exchanged(answer: Any, lasts: int, rotated: str | None) -> None:
+    tokens = read_exchanged(refresh(), answer, NOW)
 
     assert tokens.expires_at == NOW + timedelta(seconds=lasts)
     assert tokens.refresh_token == rotated
@@ -284,7 +329,7 @@ def test_refreshed(answer: Any, lasts: int, rotated: str | None) -> None:
 
 def test_tokens_end_early_and_are_not_used_once_refused() -> None:
     """A minute before its end a token is not good any more."""
-    tokens = read_refreshed(refresh(), {"access_token": "a", "expires_in": 100}, NOW)
+    tokens = read_exchanged(refresh(), {"access_token": "a", "expires_in": 100}, NOW)
 
     assert tokens.is_good(NOW, None)
     assert not tokens.is_good(NOW + timedelta(seconds=41), None)
@@ -294,7 +339,7 @@ def test_tokens_end_early_and_are_not_used_once_refused() -> None:
 @pytest.mark.parametrize("answer", [{}, {"access_token": ""}, {"access_token": 5}, {"token": "t"}])
 def test_answers_without_a_token(answer: Any) -> None:
     with pytest.raises(UnreadableAnswerError):
-        read_refreshed(refresh(), answer, NOW)
+        read_exchanged(refresh(), answer, NOW)
     with pytest.raises(UnreadableAnswerError):
         read_installed(answer)
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from engine.providers.auth import Installation, Refresh
+from engine.providers.auth import Exchanged, Installation
 from engine.providers.catalogue import FILES, Provider, load_catalogue, read_provider
 from engine.providers.urls import placeholders, resolve
 from engine.providers.walk import request
@@ -68,7 +68,7 @@ def test_addresses(provider: Provider) -> None:
     for collection in provider.collections.values():
         assert collection.path.startswith("/")
     for kind in provider.credential_kinds.values():
-        if isinstance(kind.grant, Refresh):
+        if isinstance(kind.grant, Exchanged):
             assert kind.grant.token_url.startswith(("https://", "/"))
 
 
@@ -99,7 +99,7 @@ def test_override_wins(provider: Provider) -> None:
 
     assert resolve(moved.base_url, moved.hosts, {}) == "http://127.0.0.1:1"
     for kind in moved.credential_kinds.values():
-        if isinstance(kind.grant, Refresh):
+        if isinstance(kind.grant, Exchanged):
             assert kind.grant.token_url.startswith("/")
 
 
