@@ -105,15 +105,21 @@ def get(
     try:
         reply = client.send(asked, stream=True)
         try:
-            if reply.status_code in wanted.missing:
-                return Answer(None, str(asked.url), is_missing=True)
-            if not reply.is_success:
+            if reply.is_success:
+                payload = _parse(_read(reply, MAX_ANSWER_BYTES, give_up_at, clock))
+                status = provider.faults.status_of(payload) if provider.faults else None
+            elif reply.status_code in wanted.missing:
+                status = reply.status_code
+            else:
                 raise _refused(provider, collection_id, reply, give_up_at, clock)
-            body = _read(reply, MAX_ANSWER_BYTES, give_up_at, clock)
         finally:
             reply.close()
+        if status in wanted.missing:
+            return Answer(None, str(asked.url), is_missing=True)
+        if status is not None:
+            raise _judged(provider, collection_id, status, reply.headers, "")
         next_link = reply.links.get("next", {}).get("url")
-        return Answer(_parse(body), str(asked.url), next_link)
+        return Answer(payload, str(asked.url), next_link)
     except httpx.HTTPError as exc:
         raise FetchError(unreachable(provider.title, type(exc).__name__)) from None
     except ValueError:
@@ -123,11 +129,19 @@ def get(
 def _refused(
     provider: Provider, collection_id: str, reply: httpx.Response, give_up_at: float, clock: Clock
 ) -> FetchError:
-    """Whose trouble an unsuccessful answer is. Its own text stays out: it may quote the secret."""
-    status, headers, now = reply.status_code, reply.headers, utc_now()
-    body = ""
-    if provider.throttle.codes and status in provider.throttle.statuses:
+    """What an unsuccessful answer means; its body is read where the provider says more there."""
+    status, body = reply.status_code, ""
+    if provider.faults or (provider.throttle.codes and status in provider.throttle.statuses):
         body = _read(reply, MAX_REFUSAL_BYTES, give_up_at, clock).decode(errors="replace")
+    told = provider.faults.status_in(body) if provider.faults else None
+    return _judged(provider, collection_id, told or status, reply.headers, body)
+
+
+def _judged(
+    provider: Provider, collection_id: str, status: int, headers: httpx.Headers, body: str
+) -> FetchError:
+    """Whose trouble a refusal is. Its own text stays out: it may quote the secret."""
+    now = utc_now()
     if is_throttled(provider.throttle, status, headers, body):
         wait = retry_after(headers.get("retry-after"), now)
         wait = resets_in_s(provider.throttle, headers, now) if wait is None else wait

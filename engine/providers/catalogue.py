@@ -12,6 +12,7 @@ from engine.providers.auth import Auth, Exchanged, Grant
 from engine.providers.body import placed
 from engine.providers.changes import EventFeed, UpdatedSince
 from engine.providers.connect import Connect
+from engine.providers.faults import Faults
 from engine.providers.paging import Paging
 from engine.providers.part import Part
 from engine.providers.throttle import Throttle
@@ -121,6 +122,8 @@ class Provider(Part):
     identity: Identity | None = None
     rate_limit: RateLimit
     throttle: Throttle = Throttle()
+    faults: Faults | None = None
+    """How answers tell what went wrong where their status does not."""
     forbidden: Literal["credential", "collection"] = "credential"
     """What a 403 refuses: some providers answer so when the credential lacks one permission."""
     changes: EventFeed | None = None
