@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from uuid import RFC_4122
 
 import pytest
+import time_machine
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Column, Integer, MetaData, Table, insert, select, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
-from foundation.database import Database, JsonColumn, UtcDateTime
+from foundation.database import Database, JsonColumn, UtcDateTime, new_id
 from tests.foundation.increments import increment
 
 INCREMENTS = Path(__file__).with_name("increments.py")
@@ -283,3 +285,18 @@ def test_errors_name_no_values(opened: Database) -> None:
         session.execute(insert(documents), twice)
 
     assert "canary" not in str(caught.value)
+
+
+def test_ids_are_in_the_order_of_their_time() -> None:
+    """As RFC 9562 has it, and no two are the same."""
+    with time_machine.travel(0, tick=False) as clock:
+        ids = [new_id()]
+        for _ in range(100):
+            clock.shift(0.001)
+            ids += [new_id(), new_id()]
+
+    times = [each.int >> 80 for each in ids]
+    assert times == sorted(times)
+    assert times[-1] == 100
+    assert len(set(ids)) == len(ids)
+    assert {(each.version, each.variant) for each in ids} == {(7, RFC_4122)}
