@@ -136,7 +136,7 @@ def _insert(session: Session, target: Target, arrivals: Sequence[Arrival], first
         }
         for offset, arrival in enumerate(arrivals)
     ]
-    session.exec(insert(Record), params=rows)
+    session.connection().execute(insert(Record), rows)  # not by the ORM, which would prepare every row
 
 
 def _update(

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import JSON, BigInteger, Column, Index, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, UniqueConstraint
 from sqlmodel import Field
 
 from engine.tables.base import Identified, JsonObject, Resource
@@ -26,9 +26,8 @@ class Record(Identified, table=True):
 
     __tablename__ = "record"
     __table_args__ = (
-        UniqueConstraint("stream_id", "sync_id", "collection_id", "upstream_id"),
+        UniqueConstraint("sync_id", "collection_id", "upstream_id"),
         UniqueConstraint("stream_id", "updated_idx"),
-        Index("ix_record_sync", "sync_id", "collection_id", "upstream_id"),
     )
 
     stream_id: UUID = Field(foreign_key="stream.id", ondelete="CASCADE")

@@ -281,17 +281,13 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["sync_id"], ["sync.id"], name=op.f("fk_record_sync_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_record")),
         sa.UniqueConstraint(
-            "stream_id",
             "sync_id",
             "collection_id",
             "upstream_id",
-            name=op.f("uq_record_stream_id_sync_id_collection_id_upstream_id"),
+            name=op.f("uq_record_sync_id_collection_id_upstream_id"),
         ),
         sa.UniqueConstraint("stream_id", "updated_idx", name=op.f("uq_record_stream_id_updated_idx")),
     )
-    with op.batch_alter_table("record", schema=None) as batch_op:
-        batch_op.create_index("ix_record_sync", ["sync_id", "collection_id", "upstream_id"], unique=False)
-
     op.create_table(
         "delivery",
         sa.Column("consumer_id", sa.Uuid(), nullable=False),
@@ -320,9 +316,6 @@ def downgrade() -> None:
         batch_op.drop_index("ix_delivery_due")
 
     op.drop_table("delivery")
-    with op.batch_alter_table("record", schema=None) as batch_op:
-        batch_op.drop_index("ix_record_sync")
-
     op.drop_table("record")
     with op.batch_alter_table("progress", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_progress_due_at"))
