@@ -16,8 +16,9 @@ from pydantic import JsonValue
 
 from engine.backfill.append import SKEW, Known
 from engine.providers.answer import Answer, UnreadableAnswerError
-from engine.providers.catalogue import Provider, RecordPaths
+from engine.providers.catalogue import Provider
 from engine.providers.changes import EventFeed
+from engine.providers.collection import RecordPaths
 from engine.providers.paging import Cursor
 from engine.providers.paths import dig
 from engine.providers.records import UpstreamRecord, read_record

@@ -1,7 +1,7 @@
 """What a provider is: data, read from one YAML file each and validated when the engine starts."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -9,18 +9,18 @@ import yaml
 from pydantic import Field, JsonValue, model_validator
 
 from engine.providers.auth import Auth, Exchanged, Grant
-from engine.providers.body import placed
 from engine.providers.changes import EventFeed, UpdatedSince
+from engine.providers.collection import Collection
 from engine.providers.connect import Connect
 from engine.providers.faults import Faults
-from engine.providers.paging import Paging
 from engine.providers.part import Part
 from engine.providers.throttle import Throttle
 from engine.providers.urls import check_segments, fill, path_of, placeholders, resolve
 from engine.settings import ProviderOverrides
-from engine.tables.base import JsonObject
 
 FILES: Final = Path(__file__).parent
+COMMON: Final = ("path", "params", "body", "paging")
+"""What a provider's file may say once for all collections."""
 
 
 class RateLimit(Part):
@@ -65,46 +65,6 @@ class Identity(Part):
     distinct_by: tuple[str, ...] = ()
 
 
-class RecordPaths(Part):
-    """Where a page holds its records, and a record its id and times; dots go deeper."""
-
-    list: str | None = None
-    """Without it, the answer itself is the list."""
-    id: str = "id"
-    created: str | None = None
-    updated: str | None = None
-    deleted: str | None = None
-    """A flag; true once the object is gone."""
-    without: str | None = None
-    """What has a value here belongs to another collection and is passed over."""
-
-
-class Parent(Part):
-    """A collection that has to be walked first, as each of its records has a list of its own."""
-
-    collection: str
-    scope: str | None = None
-    """Where a parent holds an id that sets the ids of its records apart from those of other parents."""
-    missing: tuple[int, ...] = (404, 410)
-    """Statuses of a list that mean that this parent has none."""
-
-
-class Collection(Part):
-    """One kind of upstream object; `{name}` in the path is a value of the parent."""
-
-    path: str
-    params: Mapping[str, str] = Field(default_factory=dict)
-    body: JsonObject | None = None
-    """Sent by POST, as JSON; what paging asks for then goes in there. Without it a list is got."""
-    record: RecordPaths
-    paging: Paging
-    parent: Parent | None = None
-    changes: UpdatedSince | None = None
-    """Instead of the provider's feed."""
-    forgets: bool = False
-    """Old objects drop off the list, so that absence does not mean deleted."""
-
-
 class Provider(Part):
     """Everything the engine knows about one third-party API."""
 
@@ -135,14 +95,14 @@ class Provider(Part):
     @model_validator(mode="before")
     @classmethod
     def _common(cls, value: Any) -> Any:
-        """`paging`, `record` and a list of changes stand for every collection that says nothing else."""
+        """What stands for every collection that says nothing else; `record` is taken entry by entry."""
         if not isinstance(value, dict) or not isinstance(value.get("collections"), dict):
             return value
-        paging, record, changes = value.get("paging"), value.get("record") or {}, value.get("changes")
-        outer = {key: each for key, each in value.items() if key not in {"paging", "record"}}
-        common: dict[str, Any] = {"paging": paging}
+        record, changes = value.get("record") or {}, value.get("changes")
+        common = {key: value[key] for key in COMMON if key in value}
+        outer = {key: each for key, each in value.items() if key not in {*COMMON, "record"}}
         if isinstance(changes, dict) and changes.get("kind") == "event_feed":
-            outer["changes"] = {"paging": paging, **changes}
+            outer["changes"] = {"paging": common.get("paging"), **changes}
         elif isinstance(changes, dict):
             common["changes"] = outer.pop("changes")
         collections = {
@@ -159,10 +119,9 @@ class Provider(Part):
                 raise ValueError(f"{name}: the parent must be a collection without a parent")
             if bool(placeholders(each.path)) is not bool(each.parent):
                 raise ValueError(f"{name}: a path has placeholders exactly when there is a parent")
-            if each.body is not None:
-                placed(each.body, each.paging.ask(None).params)
-            if each.changes and each.changes.body is not None:
-                placed(each.changes.body, (each.changes.paging or each.paging).ask(None).params)
+            each.body_at(None)
+            if each.changes is not None:
+                each.narrowed(each.changes, datetime.now(UTC)).body_at(None)
         own = placeholders(self.base_url)
         if own and not self.hosts:
             raise ValueError("a base URL with placeholders needs hosts")
@@ -198,18 +157,9 @@ class Provider(Part):
 
     def narrowed(self, collection_id: str, changes: UpdatedSince, since: datetime) -> "Provider":
         """The same provider, where that collection's list holds only what changed since a moment."""
-        collection = self.get(collection_id)
-        own = collection.params if changes.path is None else {}
-        narrow = {
-            "path": changes.path_for(collection.path),
-            "params": {**own, **changes.params_since(since)},
-            "body": changes.body_since(since) or collection.body,
-            "paging": changes.paging or collection.paging,
-        }
         name = collection_id.partition(":")[2]
-        return self.model_copy(
-            update={"collections": {**self.collections, name: collection.model_copy(update=narrow)}}
-        )
+        narrow = self.get(collection_id).narrowed(changes, since)
+        return self.model_copy(update={"collections": {**self.collections, name: narrow}})
 
     def root(self, properties: Mapping[str, JsonValue]) -> str:
         """Where a credential's requests go; raises `ForbiddenUrlError` when that is not the provider."""

@@ -6,9 +6,9 @@ from typing import Final, Literal, TypeAlias
 
 from pydantic import Field
 
-from engine.providers.body import replaced
 from engine.providers.paging import Paging
 from engine.providers.part import Part
+from engine.providers.template import filled, filled_text
 from engine.tables.base import JsonObject
 
 SINCE: Final = "{since}"
@@ -26,12 +26,12 @@ class Watch(Part):
     """How far each look reaches back before the newest change seen: equal or late times lose nothing."""
 
     def params_since(self, moment: datetime) -> dict[str, str]:
-        since = self.spelled(moment)
-        return {name: value.replace(SINCE, since) for name, value in self.params.items()}
+        values = self.values(moment)
+        return {name: filled_text(value, values) for name, value in self.params.items()}
 
-    def spelled(self, moment: datetime) -> str:
+    def values(self, moment: datetime) -> dict[str, str]:
         """What `{since}` becomes."""
-        return spell(moment - timedelta(seconds=self.overlap_s), self.spelling)
+        return {SINCE: spell(moment - timedelta(seconds=self.overlap_s), self.spelling)}
 
 
 class UpdatedSince(Watch):
@@ -50,8 +50,7 @@ class UpdatedSince(Watch):
         return own if self.path is None else self.path.replace("{path}", own)
 
     def body_since(self, moment: datetime) -> JsonObject | None:
-        body = replaced(self.body, SINCE, self.spelled(moment))
-        return body if isinstance(body, dict) else None
+        return None if self.body is None else filled(self.body, self.values(moment))
 
 
 class EventFeed(Watch):

@@ -2,7 +2,8 @@
 
 `ask` says what to request at a cursor, where no cursor means the first page; `following` reads the next
 cursor from an answer, where none means that it was the last. The names of parameters are dotted paths where
-a collection is asked for with a body.
+a collection is asked for with a body; those in braces are placeholders in the collection's own parameters
+or body instead.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,18 +53,24 @@ class Limited(Part):
 
 
 class LastId(Limited):
-    """The next page starts after the last id of this one (Stripe)."""
+    """The next page starts after the last id of this one (Stripe, or any list ordered by id)."""
 
     kind: Literal["last_id"]
     cursor_param: str
-    more: str
-    """What holds something, such as `true`, while there is a next page."""
+    first: str | None = None
+    """What stands before all ids, where the first page has to name one too."""
+    more: str | None = None
+    """What holds something, such as `true`, while there is a next page; without it, a page that is not full
+    is the last."""
 
     def ask(self, cursor: Cursor | None) -> Ask:
-        return Ask({**self.limit, **({self.cursor_param: str(cursor["after"])} if cursor else {})})
+        after = str(cursor["after"]) if cursor else self.first
+        return Ask({**self.limit, **({} if after is None else {self.cursor_param: after})})
 
     def following(self, answer: Answer, ids: Sequence[str], _cursor: Cursor | None) -> Cursor | None:
-        return {"after": ids[-1]} if ids and dig(answer.payload, self.more) else None
+        is_full = len(ids) >= self.page_size
+        has_more = is_full if self.more is None else bool(dig(answer.payload, self.more))
+        return {"after": ids[-1]} if ids and has_more else None
 
 
 class BodyToken(Limited):

@@ -10,7 +10,8 @@ from itertools import pairwise
 from pydantic import JsonValue
 
 from engine.providers.answer import Answer, UnreadableAnswerError
-from engine.providers.catalogue import Provider, RecordPaths
+from engine.providers.catalogue import Provider
+from engine.providers.collection import RecordPaths
 from engine.providers.paging import Cursor
 from engine.providers.paths import dig
 from engine.providers.walk import is_of_parents, items, scope_of, step

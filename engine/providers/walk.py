@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pydantic import JsonValue
 
 from engine.providers.answer import Answer, UnreadableAnswerError
-from engine.providers.body import placed
-from engine.providers.catalogue import Collection, Parent, Provider, RecordPaths
+from engine.providers.catalogue import Provider
+from engine.providers.collection import Collection, Parent, RecordPaths
 from engine.providers.paging import Cursor
 from engine.providers.paths import dig
 from engine.providers.urls import fill, placeholders
@@ -130,10 +130,8 @@ def _of(
         return Request(page.path, missing=missing, is_link=True)
     names = below.get("names") if below else None
     path = fill(collection.path, names if isinstance(names, dict) else {})
-    if collection.body is not None:
-        body = placed(collection.body, page.params)
-        return Request(provider.prefix + path, collection.params, missing, body=body)
-    return Request(provider.prefix + path, {**collection.params, **page.params}, missing)
+    params, body = collection.params_at(cursor), collection.body_at(cursor)
+    return Request(provider.prefix + path, params, missing, body=body)
 
 
 def _left(cursor: Cursor | None) -> Sequence[dict[str, JsonValue]]:

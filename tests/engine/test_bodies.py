@@ -10,8 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from engine.backfill.fetch import Access, fetch
-from engine.providers.body import placed, replaced
 from engine.providers.catalogue import Provider
+from engine.providers.template import filled, placed
 from engine.providers.walk import request
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -33,7 +33,12 @@ changes:
   paging: {kind: last_id, cursor_param: filters.1.after, limit_param: limit, page_size: 2, more: next}
 collections:
   spice: {path: /spice, params: {columns: all}}
-  house: {path: /houses, changes: null}
+  house:
+    path: /houses
+    words: {columns: [name, planet], table: House}
+    params: {q: "SELECT {columns} FROM {table} WHERE id > '{after}' LIMIT {limit}"}
+    paging: {kind: last_id, cursor_param: "{after}", first: "0", limit_param: "{limit}", page_size: 3}
+    changes: null
   harvest:
     path: /graphql
     body: {query: "query($after: String, $first: Int) { harvests }"}
@@ -76,10 +81,12 @@ def test_placing(template: Any, values: Any, body: Any) -> None:
 
 
 def test_replacing() -> None:
-    """A placeholder is replaced wherever there is text; names and numbers stay."""
-    body = replaced({"{x}": ["{x}", {"a": "<{x}>"}], "n": 1, "t": True, "z": None}, "{x}", "7")
+    """Placeholders are replaced wherever there is text; alone they become the value itself."""
+    values = {"{x}": 7, "{y}": ["a", "b"]}
 
-    assert body == {"{x}": ["7", {"a": "<7>"}], "n": 1, "t": True, "z": None}
+    body = filled({"{x}": ["{x}", {"a": "<{x}>"}], "y": "{y}", "z": "{y}.", "t": True, "n": None}, values)
+
+    assert body == {"{x}": [7, {"a": "<7>"}], "y": ["a", "b"], "z": "a,b.", "t": True, "n": None}
 
 
 def test_pages_go_into_the_body() -> None:
@@ -102,6 +109,15 @@ def test_changes_are_searched_for() -> None:
         "sort": ["id"],
         "limit": 2,
     }
+
+
+def test_placeholders() -> None:
+    """Paging and the collection's own words fill in a query language's text."""
+    first, second = (request(CHOAM, "choam:house", cursor) for cursor in (None, {"after": "7"}))
+
+    assert first.params == {"q": "SELECT name,planet FROM House WHERE id > '0' LIMIT 3"}
+    assert second.params == {"q": "SELECT name,planet FROM House WHERE id > '7' LIMIT 3"}
+    assert first.body is None
 
 
 def test_a_collection_may_do_without() -> None:

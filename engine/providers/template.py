@@ -1,10 +1,14 @@
-"""What a request sends as JSON: a template from the provider's file, with values put at dotted paths."""
+"""What a request sends: templates from the provider's file, with values put into them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from pydantic import JsonValue
 
 from engine.tables.base import JsonObject
+
+Values: TypeAlias = Mapping[str, str | int | Sequence[str]]
+"""Placeholders, braces included, and what they stand for."""
 
 
 class NoSuchPlaceError(ValueError):
@@ -19,14 +23,29 @@ def placed(template: JsonObject, values: Mapping[str, str | int]) -> JsonObject:
     return body if isinstance(body, dict) else {}
 
 
-def replaced(value: JsonValue, placeholder: str, text: str) -> JsonValue:
-    """The same value with a placeholder replaced in all of its strings."""
+def filled(template: JsonObject, values: Values) -> JsonObject:
+    """The template with its placeholders replaced; text that is nothing else becomes the value itself."""
+    return {name: _filled(value, values) for name, value in template.items()}
+
+
+def filled_text(template: str, values: Values) -> str:
+    """The text with its placeholders replaced; a list is joined with commas."""
+    for placeholder, value in values.items():
+        text = str(value) if isinstance(value, str | int) else ",".join(value)
+        template = template.replace(placeholder, text)
+    return template
+
+
+def _filled(value: JsonValue, values: Values) -> JsonValue:
     if isinstance(value, str):
-        return value.replace(placeholder, text)
+        whole = values.get(value)
+        if whole is None:
+            return filled_text(value, values)
+        return whole if isinstance(whole, str | int) else list(whole)
     if isinstance(value, list):
-        return [replaced(each, placeholder, text) for each in value]
+        return [_filled(each, values) for each in value]
     if isinstance(value, dict):
-        return {name: replaced(each, placeholder, text) for name, each in value.items()}
+        return filled(value, values)
     return value
 
 

@@ -1,0 +1,84 @@
+"""What a collection is: where its list is, how it pages, what its records are, how its changes are seen."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from pydantic import Field
+
+from engine.providers.changes import UpdatedSince
+from engine.providers.paging import Cursor, Paging
+from engine.providers.part import Part
+from engine.providers.template import Values, filled, filled_text, placed
+from engine.tables.base import JsonObject
+
+
+class RecordPaths(Part):
+    """Where a page holds its records, and a record its id and times; dots go deeper."""
+
+    list: str | None = None
+    """Without it, the answer itself is the list."""
+    id: str = "id"
+    created: str | None = None
+    updated: str | None = None
+    deleted: str | None = None
+    """A flag; true once the object is gone."""
+    without: str | None = None
+    """What has a value here belongs to another collection and is passed over."""
+
+
+class Parent(Part):
+    """A collection that has to be walked first, as each of its records has a list of its own."""
+
+    collection: str
+    scope: str | None = None
+    """Where a parent holds an id that sets the ids of its records apart from those of other parents."""
+    missing: tuple[int, ...] = (404, 410)
+    """Statuses of a list that mean that this parent has none."""
+
+
+class Collection(Part):
+    """One kind of upstream object; `{name}` in the path is a value of the parent."""
+
+    path: str
+    words: Mapping[str, str | tuple[str, ...]] = Field(default_factory=dict)
+    """What placeholders in parameters and body stand for; a list is joined with commas in a parameter."""
+    params: Mapping[str, str] = Field(default_factory=dict)
+    body: JsonObject | None = None
+    """Sent by POST, as JSON; what paging asks for then goes in there. Without it a list is got."""
+    record: RecordPaths
+    paging: Paging
+    parent: Parent | None = None
+    changes: UpdatedSince | None = None
+    """Instead of the provider's feed."""
+    forgets: bool = False
+    """Old objects drop off the list, so that absence does not mean deleted."""
+
+    def narrowed(self, changes: UpdatedSince, since: datetime) -> "Collection":
+        """The same collection, whose list holds only what changed since a moment."""
+        own = self.params if changes.path is None else {}
+        narrow = {
+            "path": changes.path_for(self.path),
+            "params": {**own, **changes.params_since(since)},
+            "body": changes.body_since(since) or self.body,
+            "paging": changes.paging or self.paging,
+        }
+        return self.model_copy(update=narrow)
+
+    def params_at(self, cursor: Cursor | None) -> dict[str, str | int]:
+        """The parameters of the page at a cursor."""
+        paged, values = self._page(cursor)
+        own = {name: filled_text(value, values) for name, value in self.params.items()}
+        return {**own, **(paged if self.body is None else {})}
+
+    def body_at(self, cursor: Cursor | None) -> JsonObject | None:
+        """What is sent to get the page at a cursor."""
+        paged, values = self._page(cursor)
+        return None if self.body is None else placed(filled(self.body, values), paged)
+
+    def _page(self, cursor: Cursor | None) -> tuple[dict[str, str | int], Values]:
+        """What paging adds: parameters of its own, and what its placeholders stand for."""
+        params = self.paging.ask(cursor).params
+        holders = {name for name in params if name.startswith("{")}
+        values = {name: params[name] for name in holders}
+        words = {f"{{{name}}}": word for name, word in self.words.items()}
+        return {name: params[name] for name in params.keys() - holders}, {**words, **values}
