@@ -72,7 +72,7 @@ def create_app(
             safe=safe,
             catalogue=catalogue,
             accounts=accounts,
-            capture=Capture(database, safe, catalogue, exchange),
+            capture=Capture(database, safe, catalogue, exchange, accounts),
             public_url=settings.public_url,
             hints=relay,
             request_deadline_s=settings.request_deadline_s,

@@ -72,9 +72,7 @@ def start(
 
 
 @router.get("/callback/{provider}", status_code=302, response_class=Response)
-async def callback(
-    request: Request, provider: str, state: str = "", code: str | None = None, error: str | None = None
-) -> Response:
+async def callback(request: Request, provider: str, state: str = "") -> Response:
     """The provider sends the browser back; it goes on to the product with a one-time code."""
     services: Services = request.app.state.services
     journey = open_journey(services.safe, state, utc_now())
@@ -87,7 +85,7 @@ async def callback(
         return error_page("The OAuth app has been changed in the meantime.", AGAIN)
     try:
         callback_url = _callback_url(services, request, provider)
-        answer = {"code": await services.capture.run(app, journey, callback_url, code=code, error=error)}
+        answer = {"code": await services.capture.run(app, journey, callback_url, request.query_params)}
     except ExchangeError as exc:
         log.info("connect.failed", oauth_app_id=str(app.id), error=exc.error)
         answer = {"error": exc.error, "error_description": exc.sentence}

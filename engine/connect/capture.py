@@ -14,7 +14,8 @@ from engine.credentials import understand
 from engine.errors import InvalidError
 from engine.oauth_apps import OAuthClient, note_verdict, open_secret
 from engine.providers.catalogue import Catalogue
-from engine.providers.connect import Connect, properties_of
+from engine.providers.connect import Connect, Inputs, missing_returns, properties_of
+from engine.providers.identity import Accounts
 from engine.sealing import Safe
 from engine.tables import JsonObject, OAuthApp
 from engine.transactions import retrying
@@ -34,19 +35,26 @@ class Capture:
     safe: Safe
     catalogue: Catalogue
     exchange: Exchange
+    accounts: Accounts
 
-    async def run(
-        self, app: OAuthApp, journey: Journey, callback_url: str, *, code: str | None, error: str | None
-    ) -> str:
-        """A one-time code of ours; raises `ExchangeError` when the provider hands out nothing."""
+    async def run(self, app: OAuthApp, journey: Journey, callback_url: str, brought: Inputs) -> str:
+        """A one-time code of ours; raises `ExchangeError` when the provider hands out nothing.
+
+        `brought` is what the browser came back with.
+        """
+        code, error = brought.get("code"), brought.get("error")
         if error is not None or not code:
             word = error if error in PASSED_ON else None
             raise ExchangeError(word or "server_error", "The provider did not agree to the connection.")
         connect = self.catalogue[app.provider].connect
         if connect is None:
             raise ExchangeError("server_error", "Accounts of this provider can no longer be connected.")
+        if missing_returns(connect, brought):
+            raise ExchangeError("server_error", "The provider did not say which account it is.")
         answer = await self._tokens(connect, app, journey, callback_url, code)
-        properties = self._properties(app.provider, connect, answer, journey)
+        returned = {name: brought[name] for name in connect.returns}
+        document: JsonObject = {**answer, "input": dict(journey.inputs), "callback": dict(returned)}
+        properties = await self._properties(app.provider, connect, document)
         return await run_in_threadpool(self._mint, app, journey, properties)
 
     async def _tokens(
@@ -66,13 +74,19 @@ class Capture:
                 await run_in_threadpool(self._note_refusal, app)
             raise
 
-    def _properties(
-        self, provider_name: str, connect: Connect, answer: JsonObject, journey: Journey
-    ) -> JsonObject:
+    async def _properties(self, provider_name: str, connect: Connect, document: JsonObject) -> JsonObject:
         """The answer as properties that an import will take."""
-        fields = self.catalogue[provider_name].credential_kinds[connect.kind].fields
+        provider = self.catalogue[provider_name]
+        fields = provider.credential_kinds[connect.kind].fields
         arrays = [name for name, field in fields.items() if field.type == "array"]
-        properties = properties_of(connect, arrays, answer, journey.inputs)
+        properties = self._understood(provider_name, properties_of(connect, arrays, document))
+        token = document.get("access_token")
+        if not connect.asks_whose or not isinstance(token, str):
+            return properties
+        told = await self.accounts.told(provider, connect.kind, properties, token)
+        return self._understood(provider_name, properties_of(connect, arrays, {**document, "identity": told}))
+
+    def _understood(self, provider_name: str, properties: JsonObject) -> JsonObject:
         try:
             understand(self.catalogue, properties, name=None, oauth_app_id=None, metadata=None)
         except InvalidError as exc:

@@ -62,6 +62,8 @@ class Identity(Part):
 
     path: str
     id: str
+    body: JsonObject | None = None
+    """Sent by POST, as JSON; without it the answer is got."""
     distinct_by: tuple[str, ...] = ()
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from engine.tables.base import JsonMapping, JsonObject
+from engine.tables.base import JsonObject
 
 Inputs: TypeAlias = Mapping[str, str]
 NOT = "not "
@@ -32,16 +32,27 @@ class Connect(BaseModel):
     pkce: bool = False
     inputs: Mapping[str, str] = Field(default_factory=dict)
     """What the start link has to bring, as patterns; `{name}` stands for it in both URLs."""
+    returns: Mapping[str, str] = Field(default_factory=dict)
+    """What has to come back beside the code, as patterns."""
     properties: Mapping[str, str] = Field(min_length=1)
     """Property to where the token answer holds it: dots go deeper, `input.name` is what the link brought,
-    and a leading `not ` turns a boolean around."""
+    `callback.name` what came back beside the code, `identity.` leads into what the provider's identity
+    endpoint says of the token, and a leading `not ` turns a boolean around."""
+
+    @property
+    def asks_whose(self) -> bool:
+        """Whether a property is known to the provider's identity endpoint only."""
+        return any(path.startswith("identity.") for path in self.properties.values())
 
 
 def missing_inputs(connect: Connect, given: Inputs) -> list[str]:
     """The inputs that are not there or not what they must look like."""
-    return [
-        name for name, pattern in connect.inputs.items() if not re.fullmatch(pattern, given.get(name, ""))
-    ]
+    return _unfit(connect.inputs, given)
+
+
+def missing_returns(connect: Connect, given: Inputs) -> list[str]:
+    """The same of what came back beside the code."""
+    return _unfit(connect.returns, given)
 
 
 def authorize_url(
@@ -78,11 +89,8 @@ def token_form(connect: Connect, *, code: str, redirect_uri: str, verifier: str)
     return form | ({"code_verifier": verifier} if connect.pkce else {})
 
 
-def properties_of(
-    connect: Connect, arrays: Collection[str], answer: JsonMapping, inputs: Inputs
-) -> JsonObject:
+def properties_of(connect: Connect, arrays: Collection[str], document: JsonObject) -> JsonObject:
     """The credential's properties; those that are arrays are split where the provider joined them."""
-    document: JsonObject = {**answer, "input": dict(inputs)}
     properties: JsonObject = {"kind": connect.kind}
     for name, path in connect.properties.items():
         value = _value(document, path)
@@ -102,6 +110,10 @@ def with_query(url: str, query: Mapping[str, str]) -> str:
     """The URL with more query parameters; those it has stay as they are."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, urlencode(query))))))
+
+
+def _unfit(patterns: Mapping[str, str], given: Inputs) -> list[str]:
+    return [name for name, pattern in patterns.items() if not re.fullmatch(pattern, given.get(name, ""))]
 
 
 def _value(document: JsonObject, path: str) -> JsonValue:

@@ -5,11 +5,13 @@ from typing import Final
 
 import httpx
 import structlog
+from pydantic import JsonValue
 
 from engine.credentials import GivenCredential
 from engine.providers.auth import Basic, Static
-from engine.providers.catalogue import Identity
+from engine.providers.catalogue import Provider
 from engine.providers.paths import dig
+from engine.tables.base import JsonMapping
 
 TIMEOUT_S: Final = 3.0
 AT_ONCE: Final = 20
@@ -34,25 +36,33 @@ class Accounts:
             return "|".join(named)
         if identity is None or not isinstance(kind.grant, Static | Basic):
             return None
-        try:
-            async with asyncio.timeout(TIMEOUT_S), self._places:
-                account_id = await self._ask(given, identity, kind.grant)
-        except (httpx.HTTPError, TimeoutError, ValueError) as exc:
-            log.warning("account.not_told", provider=given.provider.name, error=type(exc).__name__)
+        values = {**given.properties, **given.secrets}
+        told = await self.told(given.provider, given.kind, given.properties, kind.grant.token(values))
+        if not (account_id := dig(told, identity.id)):
             return None
         distinct = [f"{name}={given.properties.get(name)}" for name in identity.distinct_by]
-        return "|".join([account_id, *distinct])
+        return "|".join([str(account_id), *distinct])
+
+    async def told(self, provider: Provider, kind: str, properties: JsonMapping, token: str) -> JsonValue:
+        """What the provider's identity endpoint says of a token; nothing when it does not."""
+        bound = provider.bound(kind, properties)
+        try:
+            async with asyncio.timeout(TIMEOUT_S), self._places:
+                return await self._ask(bound, provider.root(properties), token)
+        except (httpx.HTTPError, TimeoutError, ValueError) as exc:
+            log.warning("account.not_told", provider=provider.name, error=type(exc).__name__)
+            return None
 
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def _ask(self, given: GivenCredential, identity: Identity, grant: Static | Basic) -> str:
-        provider = given.provider.bound(given.kind, given.properties)
-        values = {**given.properties, **given.secrets}
-        url = provider.root(given.properties) + provider.prefix + identity.path
-        answer = await self._client.get(url, headers=provider.carrying(grant.token(values)))
+    async def _ask(self, provider: Provider, base_url: str, token: str) -> JsonValue:
+        identity = provider.identity
+        if identity is None:
+            return None
+        url = base_url + provider.prefix + identity.path
+        method = "GET" if identity.body is None else "POST"
+        answer = await self._client.request(method, url, json=identity.body, headers=provider.carrying(token))
         answer.raise_for_status()
-        account_id = dig(answer.json(), identity.id)
-        if not account_id:
-            raise ValueError("the provider's answer holds no account id")
-        return str(account_id)
+        told: JsonValue = answer.json()
+        return told

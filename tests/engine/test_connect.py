@@ -10,6 +10,7 @@ from engine.providers.connect import (
     authorize_url,
     challenge,
     missing_inputs,
+    missing_returns,
     properties_of,
     token_form,
     token_url,
@@ -77,7 +78,7 @@ def test_properties() -> None:
     """Dotted paths, inputs, negation, arrays joined by either separator; what is not there stays away."""
     answer = {"refresh_token": "r", "team": {"id": 7}, "scope": "a b,c", "live": True}
 
-    assert properties_of(CONNECT, ["scopes"], answer, {"shop": "acme"}) == {
+    assert properties_of(CONNECT, ["scopes"], {**answer, "input": {"shop": "acme"}}) == {
         "kind": "thing_oauth2",
         "refresh_token": "r",
         "team": 7,
@@ -85,7 +86,24 @@ def test_properties() -> None:
         "test": False,
         "shop": "acme",
     }
-    assert properties_of(CONNECT, [], {}, {}) == {"kind": "thing_oauth2"}
+    assert properties_of(CONNECT, [], {}) == {"kind": "thing_oauth2"}
+
+
+def test_what_has_to_come_back() -> None:
+    """An account's number may come beside the code, or be the identity endpoint's to tell."""
+    found = {"refresh_token": "refresh_token", "realm": "callback.realmId", "uid": "identity.id"}
+    connect = CONNECT.model_copy(update={"returns": {"realmId": "[0-9]+"}, "properties": found})
+
+    assert missing_returns(connect, {"realmId": "12"}) == []
+    assert missing_returns(connect, {"realmId": "1/2"}) == ["realmId"]
+    assert (connect.asks_whose, CONNECT.asks_whose) == (True, False)
+    document = {"refresh_token": "r", "callback": {"realmId": "12"}, "identity": {"id": "usr1"}}
+    assert properties_of(connect, [], document) == {
+        "kind": "thing_oauth2",
+        "refresh_token": "r",
+        "realm": "12",
+        "uid": "usr1",
+    }
 
 
 def test_challenge_example_of_the_standard() -> None:
