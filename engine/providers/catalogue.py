@@ -17,6 +17,7 @@ from engine.providers.part import Part
 from engine.providers.throttle import Throttle
 from engine.providers.urls import check_segments, fill, path_of, placeholders, resolve
 from engine.settings import ProviderOverrides
+from engine.tables.base import JsonObject
 
 FILES: Final = Path(__file__).parent
 COMMON: Final = ("path", "params", "body", "paging")
