@@ -6,7 +6,8 @@ import structlog
 from celery import Celery
 
 from engine.backfill.reader import Reader
-from engine.hints import PURGE, READ, SWEEP, new_celery, publish
+from engine.collections.inspect import Inspector
+from engine.hints import INSPECT, PURGE, READ, SWEEP, new_celery, publish
 from engine.sweep import erase_removed, find_due, forget_keys, trim_old
 from foundation.database import utc_now
 from foundation.queue import Role
@@ -17,6 +18,7 @@ log = structlog.get_logger(__name__)
 def create_celery(broker_url: str, reader: Reader) -> Celery:
     """The app of one worker process."""
     app = new_celery(broker_url, Role.CONSUMER)
+    inspector = Inspector(reader.database, reader.authority, reader.client, reader.pace, reader.stopping)
 
     @app.task(name=READ)
     def read(progress_ids: list[str]) -> None:
@@ -24,6 +26,12 @@ def create_celery(broker_url: str, reader: Reader) -> Celery:
         unfinished = reader.read([UUID(each) for each in progress_ids])
         for each in unfinished:  # apart, so that other workers may take some
             publish(app, READ, [each])
+
+    @app.task(name=INSPECT)
+    def inspect(credential_ids: list[str]) -> None:
+        """Learn what the records behind each look like."""
+        for each in credential_ids:
+            inspector.refresh(UUID(each))
 
     @app.task(name=SWEEP)
     def sweep() -> None:

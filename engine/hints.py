@@ -11,11 +11,17 @@ from foundation import hints
 from foundation.queue import Role, celery_settings
 
 READ: Final = "backfill.read"
+INSPECT: Final = "collections.inspect"
 SWEEP: Final = "engine.sweep"
 PURGE: Final = "engine.purge"
 BACKFILL_QUEUE: Final = "engine.backfill"
 MAINTENANCE_QUEUE: Final = "engine.maintenance"
-ROUTES: Final = {READ: BACKFILL_QUEUE, SWEEP: MAINTENANCE_QUEUE, PURGE: MAINTENANCE_QUEUE}
+ROUTES: Final = {
+    READ: BACKFILL_QUEUE,
+    INSPECT: BACKFILL_QUEUE,
+    SWEEP: MAINTENANCE_QUEUE,
+    PURGE: MAINTENANCE_QUEUE,
+}
 QUEUES: Final = (BACKFILL_QUEUE, MAINTENANCE_QUEUE)
 
 IDS_PER_MESSAGE: Final = 8

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from fastapi import APIRouter, BackgroundTasks
+from fastapi import APIRouter
 from pydantic import BaseModel, Field, JsonValue
 from sqlmodel import Session
 
@@ -13,6 +13,7 @@ from engine.api.listing import Listed
 from engine.collections import refresh
 from engine.collections.schema import learn
 from engine.errors import NotFoundError
+from engine.hints import INSPECT
 from engine.owned import Lock, find
 from engine.providers.catalogue import Provider
 from engine.tables import CollectionRefresh, Credential, JsonObject, RefreshStatus
@@ -80,19 +81,18 @@ def get(caller: Authenticated, credential_id: str, collection_id: str) -> Collec
 
 
 @router.post("/{credential_id}/refresh/start")
-def start(caller: Authenticated, background: BackgroundTasks, credential_id: str) -> RefreshObject:
-    """Begin to learn the schemas anew from the records read so far; one that is under way goes on."""
+def start(caller: Authenticated, credential_id: str) -> RefreshObject:
+    """Begin to ask the provider what its records look like now; a refresh that is under way goes on."""
     now = utc_now()
 
-    def work(session: Session) -> tuple[RefreshObject, Credential, bool]:
+    def work(session: Session) -> tuple[RefreshObject, bool]:
         credential = find(session, Credential, caller.org_id, credential_id, Lock.CHANGE)
         state, is_new = refresh.begin(session, credential, now)
-        return RefreshObject.of(state, now), credential, is_new
+        return RefreshObject.of(state, now), is_new
 
-    answer, credential, is_new = caller.write(work)
+    answer, is_new = caller.write(work)
     if is_new:
-        provider = caller.services.catalogue[credential.provider]
-        background.add_task(refresh.run, caller.services.database, provider, credential.id, now)
+        caller.services.hints.give(INSPECT, [answer.credential_id])
     return answer
 
 

@@ -1,27 +1,20 @@
-"""Looks anew at what the records behind a credential are like; harmless to start twice."""
+"""How the looks at what the records behind a credential are like begin and end."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-import structlog
-from sqlalchemy.exc import SQLAlchemyError
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
-from engine.collections.schema import learn
 from engine.providers.catalogue import Provider
-from engine.tables import CollectionRefresh, Credential, JsonObject, Record, RefreshStatus, Sync
+from engine.tables import CollectionRefresh, Credential, JsonObject, RefreshStatus
 from engine.transactions import retrying
 from foundation.database import Database, utc_now
 
-SAMPLE: Final = 100
-"""Records per sync and collection."""
-ABANDONED_AFTER: Final = timedelta(minutes=1)
+ABANDONED_AFTER: Final = timedelta(minutes=5)
 """A refresh that takes longer died with its process."""
-INTERRUPTED: Final[JsonObject] = {"summary": "The refresh was interrupted: start it again"}
-
-log = structlog.get_logger(__name__)
+INTERRUPTED: Final = "The refresh was interrupted: start it again"
 
 
 def title_of(name: str) -> str:
@@ -42,7 +35,7 @@ def state_of(session: Session, credential_id: UUID) -> CollectionRefresh:
 def outcome(refresh: CollectionRefresh, now: datetime) -> tuple[RefreshStatus, JsonObject | None]:
     """How it stands, and what went wrong."""
     if is_abandoned(refresh, now):
-        return RefreshStatus.FAILED, INTERRUPTED
+        return RefreshStatus.FAILED, {"summary": INTERRUPTED}
     return RefreshStatus(refresh.status), refresh.error
 
 
@@ -65,26 +58,10 @@ def begin(session: Session, credential: Credential, now: datetime) -> tuple[Coll
     return refresh, True
 
 
-def run(database: Database, provider: Provider, credential_id: UUID, started_at: datetime) -> None:
-    """Learn every collection's schema from a sample of its records."""
-    try:
-        schemas = {
-            collection_id: learn(title_of(name), records)
-            for collection_id, name in ids_of(provider).items()
-            if (records := _sample(database, credential_id, collection_id))
-        }
-    except SQLAlchemyError as exc:
-        log.warning("collections.refresh_failed", error=type(exc).__name__)
-        failed: JsonObject = {"summary": "The records could not be read: start the refresh again"}
-        _finish(database, credential_id, started_at, error=failed)
-    else:
-        _finish(database, credential_id, started_at, schemas=schemas)
-
-
-def _finish(
+def finish(
     database: Database,
     credential_id: UUID,
-    started_at: datetime,
+    started_at: datetime | None,
     *,
     schemas: Mapping[str, JsonObject] | None = None,
     error: JsonObject | None = None,
@@ -98,30 +75,7 @@ def _finish(
         refresh.status = RefreshStatus.FAILED if schemas is None else RefreshStatus.SUCCEEDED
         refresh.error = error
         if schemas is not None:
-            refresh.schemas = {**schemas}
+            refresh.schemas = {**refresh.schemas, **schemas}
             refresh.last_succeeded_at = utc_now()
 
     retrying(database, work)
-
-
-def _sample(database: Database, credential_id: UUID, collection_id: str) -> list[JsonObject]:
-    with database.read() as session:
-        syncs = session.exec(
-            select(Sync.id).where(Sync.credential_id == credential_id, col(Sync.removed_at).is_(None))
-        ).all()
-        return [record for sync_id in syncs for record in _records(session, sync_id, collection_id)]
-
-
-def _records(session: Session, sync_id: UUID, collection_id: str) -> list[JsonObject]:
-    """Some, in the order of an index; what a deleted one was like is of no interest."""
-    some = (
-        select(Record.data)
-        .where(
-            Record.sync_id == sync_id,
-            Record.collection_id == collection_id,
-            col(Record.deleted).is_(False),
-        )
-        .order_by(col(Record.upstream_id))
-        .limit(SAMPLE)
-    )
-    return [dict(data) for data in session.exec(some)]

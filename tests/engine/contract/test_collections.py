@@ -1,7 +1,5 @@
 """Contract 8: collections are looked up per credential."""
 
-import time
-from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -9,8 +7,10 @@ import httpx
 import pytest
 
 from engine.backfill.reader import Reader
+from engine.collections.inspect import Inspector
+from engine.collections.refresh import ABANDONED_AFTER
 from engine.collections.schema import learn
-from engine.hints import READ
+from engine.hints import INSPECT, READ
 from engine.tables import CollectionRefresh
 from foundation.database import Database, utc_now
 
@@ -27,13 +27,20 @@ def path(sync: dict[str, Any]) -> str:
     return f"/v1/collections/{sync['credential_id']}"
 
 
-def settled(api: httpx.Client, path: str) -> dict[str, Any]:
-    """The status once the refresh is no longer under way."""
-    give_up_at = time.monotonic() + 10
-    while (state := api.get(f"{path}/refresh/status").json())["status"] == "processing":
-        assert time.monotonic() < give_up_at
-        time.sleep(0.02)
-    found: dict[str, Any] = state
+@pytest.fixture
+def inspector(reader: Reader) -> Inspector:
+    """What a worker looks at collections with."""
+    return Inspector(reader.database, reader.authority, reader.client, reader.pace, reader.stopping)
+
+
+def refreshed(api: httpx.Client, path: str, inspector: Inspector, hints: Any) -> dict[str, Any]:
+    """The status after a refresh that was started, and done by a worker that was told of it."""
+    started = api.post(f"{path}/refresh/start").json()
+    assert (started["status"], started["error"]) == ("processing", None)
+    [credential_id] = hints.of(INSPECT)
+    inspector.refresh(credential_id)
+    found: dict[str, Any] = api.get(f"{path}/refresh/status").json()
+    assert found["last_started_at"] == started["last_started_at"]
     return found
 
 
@@ -81,26 +88,19 @@ def test_unknown_and_foreign_credentials(
 
 
 def test_refresh(
-    api: httpx.Client, path: str, sync: dict[str, Any], upstream: Any, reader: Reader, hints: Any
+    api: httpx.Client, path: str, sync: dict[str, Any], upstream: Any, inspector: Inspector, hints: Any
 ) -> None:
-    """Section 8.1: a refresh ends in `succeeded` and the schema of the records that were read."""
+    """Section 8.1: begins re-reading the upstream schema, and ends in `succeeded`; no sync need have read."""
     upstream.fill("/v1/customers", 3)
-    reader.read(hints.of(READ))
     before = api.get(f"{path}/refresh/status").json()
 
-    started = api.post(f"{path}/refresh/start")
-    after = settled(api, path)
+    after = refreshed(api, path, inspector, hints)
 
-    assert started.status_code == 200
     assert (before["last_started_at"], before["last_succeeded_at"], before["error"]) == (None, None, None)
-    assert started.json()["status"] == "processing"
     assert set(after) == {"credential_id", "last_started_at", "last_succeeded_at", "status", "error"}
-    assert (after["credential_id"], after["status"], after["error"]) == (
-        sync["credential_id"],
-        "succeeded",
-        None,
-    )
-    assert after["last_succeeded_at"] >= after["last_started_at"] == started.json()["last_started_at"]
+    assert after["credential_id"] == sync["credential_id"]
+    assert (after["status"], after["error"]) == ("succeeded", None)
+    assert after["last_succeeded_at"] >= after["last_started_at"]
     assert api.get(f"{path}/stripe:customer").json()["schema"]["properties"] == {
         "id": {"type": "string"},
         "created": {"type": "integer"},
@@ -108,11 +108,44 @@ def test_refresh(
     }
 
 
+def test_a_refresh_remembers_what_syncs_have_read(
+    api: httpx.Client, path: str, upstream: Any, reader: Reader, inspector: Inspector, hints: Any
+) -> None:
+    """Fields that the provider's first page does not show, and collections that it no longer lists."""
+    upstream.objects["/v1/customers"] = [{"id": "cus_1", "created": 1_700_000_000, "rare": True}]
+    reader.read(hints.of(READ))
+    upstream.fill("/v1/customers", 1)
+
+    assert refreshed(api, path, inspector, hints)["status"] == "succeeded"
+
+    properties = api.get(f"{path}/stripe:customer").json()["schema"]["properties"]
+    assert set(properties) == {"id", "created", "name", "rare"}
+
+
+@pytest.mark.parametrize(("status", "summary"), [(401, "rejected the credential"), (404, "refuses to list")])
+def test_a_refresh_that_is_refused_has_failed(
+    api: httpx.Client,
+    path: str,
+    upstream: Any,
+    inspector: Inspector,
+    hints: Any,
+    status: int,
+    summary: str,
+) -> None:
+    """Section 8.1: `failed`, and an error that says why."""
+    upstream.interfere = lambda _request: httpx.Response(status, json={})
+
+    after = refreshed(api, path, inspector, hints)
+
+    assert (after["status"], after["last_succeeded_at"]) == ("failed", None)
+    assert summary in after["error"]["summary"]
+
+
 def test_an_interrupted_refresh_has_failed(
-    api: httpx.Client, path: str, sync: dict[str, Any], database: Database
+    api: httpx.Client, path: str, sync: dict[str, Any], database: Database, hints: Any
 ) -> None:
     """Section 8.1: `failed` with an error; and it can be started again."""
-    long_ago = utc_now() - timedelta(minutes=2)
+    long_ago = utc_now() - 2 * ABANDONED_AFTER
     with database.write() as session:
         session.add(
             CollectionRefresh(
@@ -121,14 +154,15 @@ def test_an_interrupted_refresh_has_failed(
         )
 
     failed = api.get(f"{path}/refresh/status").json()
-    api.post(f"{path}/refresh/start")
+    again = api.post(f"{path}/refresh/start").json()
 
     assert (failed["status"], set(failed["error"])) == ("failed", {"summary"})
-    assert settled(api, path)["status"] == "succeeded"
+    assert again["status"] == "processing"
+    assert hints.of(INSPECT) == [UUID(sync["credential_id"])]
 
 
 def test_a_refresh_under_way_goes_on(
-    api: httpx.Client, path: str, sync: dict[str, Any], database: Database
+    api: httpx.Client, path: str, sync: dict[str, Any], database: Database, hints: Any
 ) -> None:
     """Starting twice starts one."""
     just_now = utc_now()
@@ -142,6 +176,7 @@ def test_a_refresh_under_way_goes_on(
     again = api.post(f"{path}/refresh/start").json()
 
     assert again["status"] == api.get(f"{path}/refresh/status").json()["status"] == "processing"
+    assert not hints.of(INSPECT)
 
 
 def test_learning_a_schema() -> None:

@@ -1,0 +1,130 @@
+"""Asks a provider what the records behind a credential look like; harmless to do twice."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import httpx
+from sqlmodel import Session, col, select
+
+from engine.authority import Authority
+from engine.backfill.fetch import Access, FetchError, fetch
+from engine.backfill.pace import Pace
+from engine.collections.refresh import INTERRUPTED, finish, ids_of, title_of
+from engine.collections.schema import learn
+from engine.health import TroubleCode
+from engine.providers.catalogue import Provider
+from engine.providers.paging import Cursor
+from engine.providers.records import Page
+from engine.tables import CollectionRefresh, Credential, JsonObject, Record, RefreshStatus, Sync
+from foundation.database import Database
+
+SAMPLE: Final = 100
+"""Records per sync and collection."""
+PAGES: Final = 3
+"""How many are asked for until one holds a record: where each parent has a list, the first hold parents."""
+
+
+class RefusedError(Exception):
+    """Nothing could be read; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspector:
+    """One per worker process."""
+
+    database: Database
+    authority: Authority
+    client: httpx.Client
+    pace: Pace
+    stopping: threading.Event
+
+    def refresh(self, credential_id: UUID) -> None:
+        """Learn every collection's schema, if somebody has asked for that."""
+        with self.database.read() as session:
+            state = session.get(CollectionRefresh, credential_id)
+            credential = session.get(Credential, credential_id)
+        if state is None or credential is None or state.status != RefreshStatus.PROCESSING:
+            return
+        try:
+            schemas = self._schemas(credential)
+        except (RefusedError, FetchError) as exc:
+            summary = exc.failure.message if isinstance(exc, FetchError) else str(exc)
+            finish(self.database, credential_id, state.last_started_at, error={"summary": summary})
+        else:
+            finish(self.database, credential_id, state.last_started_at, schemas=schemas)
+
+    def _schemas(self, credential: Credential) -> Mapping[str, JsonObject]:
+        """By collection. One that the credential may not list stays without, unless that is all of them."""
+        provider = self.authority.catalogue[credential.provider]
+        access = self.authority.access(credential)
+        schemas, refusals = dict[str, JsonObject](), list[str]()
+        for collection_id, name in ids_of(provider).items():
+            records = self._known(credential.id, collection_id)
+            try:
+                records += self._first(credential, provider, collection_id, access)
+            except FetchError as exc:
+                if exc.failure.code is not TroubleCode.COLLECTION_FAILED:
+                    raise
+                refusals.append(exc.failure.message)
+            if records:
+                schemas[collection_id] = learn(title_of(name), records)
+        if len(refusals) == len(provider.collections):
+            raise RefusedError(refusals[0])
+        return schemas
+
+    def _first(
+        self, credential: Credential, provider: Provider, collection_id: str, access: Access
+    ) -> list[JsonObject]:
+        """The first records that the provider lists."""
+        cursor: Cursor | None = None
+        for _ in range(PAGES):
+            page = self._page(credential, provider, collection_id, access, cursor)
+            cursor = page.following
+            if page.records or cursor is None:
+                return [record.data for record in page.records]
+        return []
+
+    def _page(
+        self,
+        credential: Credential,
+        provider: Provider,
+        collection_id: str,
+        access: Access,
+        cursor: Cursor | None,
+    ) -> Page:
+        while (wait_s := self.pace.wait_s(credential.id, provider.rate_limit)) > 0:
+            if self.stopping.wait(wait_s):
+                raise RefusedError(INTERRUPTED)
+        try:
+            return fetch(self.client, provider, collection_id, access, cursor)
+        except FetchError as exc:
+            if not (exc.is_refusal and access.is_renewable):
+                raise
+            renewed = self.authority.access(credential, instead_of=access)
+            return fetch(self.client, provider, collection_id, renewed, cursor)
+
+    def _known(self, credential_id: UUID, collection_id: str) -> list[JsonObject]:
+        """Some that syncs have read before."""
+        with self.database.read() as session:
+            syncs = session.exec(
+                select(Sync.id).where(Sync.credential_id == credential_id, col(Sync.removed_at).is_(None))
+            ).all()
+            return [record for sync_id in syncs for record in _sample(session, sync_id, collection_id)]
+
+
+def _sample(session: Session, sync_id: UUID, collection_id: str) -> list[JsonObject]:
+    """In the order of an index; what a deleted one was like is of no interest."""
+    some = (
+        select(Record.data)
+        .where(
+            Record.sync_id == sync_id,
+            Record.collection_id == collection_id,
+            col(Record.deleted).is_(False),
+        )
+        .order_by(col(Record.upstream_id))
+        .limit(SAMPLE)
+    )
+    return [dict(data) for data in session.exec(some)]
