@@ -1,4 +1,4 @@
-"""One request to a provider: bounded in time and size, ending in a page or a named failure."""
+"""One request to a provider: bounded in time and size, ending in an answer or a named failure."""
 
 import json
 import time
@@ -13,11 +13,9 @@ from engine.backfill.verdict import Failure, judge, retry_after, unreachable
 from engine.health import TroubleCode
 from engine.providers.answer import Answer, StrayLinkError, UnreadableAnswerError
 from engine.providers.catalogue import Provider
-from engine.providers.paging import Cursor
-from engine.providers.records import Page, read_page
 from engine.providers.throttle import is_throttled, resets_in_s
 from engine.providers.urls import on_origin_of
-from engine.providers.walk import Request, request
+from engine.providers.walk import Request
 from foundation.database import utc_now
 
 TIMEOUT: Final = httpx.Timeout(6.0, connect=3.0)
@@ -31,7 +29,7 @@ Understood = TypeVar("Understood")
 
 
 class FetchError(Exception):
-    """The request brought no page."""
+    """The request brought no answer that can be used."""
 
     def __init__(self, failure: Failure, status: int | None = None) -> None:
         super().__init__(failure, status)
@@ -57,20 +55,6 @@ def new_client(connections: int, transport: httpx.BaseTransport | None = None) -
     """One per process; redirects are not followed, they would carry the token elsewhere."""
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     return httpx.Client(transport=transport, timeout=TIMEOUT, limits=limits, follow_redirects=False)
-
-
-def fetch(
-    client: httpx.Client,
-    provider: Provider,
-    collection_id: str,
-    access: Access,
-    cursor: Cursor | None,
-    clock: Clock = time.monotonic,
-) -> Page:
-    """The page at a cursor; raises `FetchError` for everything else."""
-    wanted = request(provider, collection_id, cursor)
-    answer = get(client, provider, collection_id, access, wanted, clock)
-    return understood(provider, lambda: read_page(provider, collection_id, answer, cursor))
 
 
 def understood(provider: Provider, read: Callable[[], Understood]) -> Understood:

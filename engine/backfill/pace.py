@@ -1,33 +1,112 @@
-"""Keeps all workers together within a sync's rate limit, by a moving window in Redis."""
+"""Keeps all workers together within a sync's rate limit, so that it holds where it is counted: upstream.
 
-import time
+A request takes a place before it is sent, and the place is free again one interval after the answer came.
+The provider sees the request at some moment in between. So whoever takes the place next is seen at least an
+interval later, however long either was under way, and no window of that length ever holds more requests
+than there are places. Only Redis looks at a clock, its own.
+"""
+
 from typing import Final
 from uuid import UUID
 
-from limits import RateLimitItemPerSecond
-from limits.storage import RedisStorage, Storage
-from limits.strategies import MovingWindowRateLimiter
+import structlog
+from redis import Redis
+from redis.exceptions import RedisError
 
 from engine.providers.catalogue import RateLimit
+from foundation.database import new_id
 
-NAMESPACE: Final = "engine"
-SHORTEST_WAIT_S: Final = 0.01
+SLACK: Final = 1.001
+"""Two clocks need not be equally fast; the provider's may be the faster one by a thousandth."""
+ABANDONED_AFTER_S: Final = 20.0
+"""Longer than any request takes: by then one whose worker died is over."""
+LATE_S: Final = 1.0
+"""Who has not come back by then has lost its turn."""
+SHORTEST_WAIT_S: Final = 0.001
+LONG_AGO_S: Final = 1e9
+
+log = structlog.get_logger(__name__)
+
+# `places` holds the requests under way, by their reading's id, and those of the last interval, each with the
+# moment it was or will be over. `waiting` holds the moments at which others were told to come back: each was
+# told another one, so that not all of them come for the same place, and who comes in vain stays in line.
+TAKE: Final = """
+local places, waiting, reading, unique = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+local allowed, interval, longest = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local earlier, late = tonumber(ARGV[6]), tonumber(ARGV[7])
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local function at(seconds) return string.format('%.6f', seconds) end
+local function keep(key) redis.call('PEXPIRE', key, math.ceil((longest + interval) * 1000)) end
+
+redis.call('ZREMRANGEBYSCORE', places, '-inf', at(now - interval))
+redis.call('ZREMRANGEBYSCORE', places, '(' .. at(now + longest), '+inf')
+if redis.call('ZREM', places, reading) == 1 then
+    redis.call('ZADD', places, at(now), unique)
+end
+if earlier < interval then
+    redis.call('ZADD', places, at(now - earlier), 'earlier')
+end
+local told = redis.call('ZSCORE', waiting, reading)
+redis.call('ZREM', waiting, reading)
+redis.call('ZREMRANGEBYSCORE', waiting, '-inf', at(now - late))
+
+local taken = redis.call('ZCARD', places)
+if taken < allowed then
+    redis.call('ZADD', places, at(now + longest), reading)
+    keep(places)
+    return '0'
+end
+local ahead = redis.call('ZCOUNT', waiting, '-inf', told and '(' .. told or '+inf')
+local next = taken - allowed + ahead % allowed
+local over_at = redis.call('ZRANGE', places, next, next, 'WITHSCORES')[2]
+local wait = math.min(over_at - now, 0) + interval + math.floor(ahead / allowed) * interval
+redis.call('ZADD', waiting, at(now + wait), reading)
+keep(places)
+keep(waiting)
+return at(wait)
+"""
+ANSWERED: Final = """
+local places, reading, unique = KEYS[1], ARGV[1], ARGV[2]
+local time = redis.call('TIME')
+if redis.call('ZREM', places, reading) == 1 then
+    redis.call('ZADD', places, string.format('%.6f', time[1] + time[2] / 1000000), unique)
+end
+"""
 
 
 class Pace:
     """Grants requests. What is not granted says how long to wait before asking again."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._limiter = MovingWindowRateLimiter(storage)
+    def __init__(self, redis: Redis) -> None:
+        self._take = redis.register_script(TAKE)
+        self._answered = redis.register_script(ANSWERED)
 
     @classmethod
     def on_redis(cls, url: str) -> "Pace":
-        return cls(RedisStorage(url, socket_timeout=2.0, socket_connect_timeout=1.0))
+        return cls(Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=1.0))
 
-    def wait_s(self, sync_id: UUID, rate_limit: RateLimit) -> float:
-        """Zero, and the request is counted; or the time until the oldest one leaves the window."""
-        item = RateLimitItemPerSecond(rate_limit.allowed_requests, rate_limit.interval, NAMESPACE)
-        if self._limiter.hit(item, str(sync_id)):
-            return 0.0
-        reset_at = self._limiter.get_window_stats(item, str(sync_id)).reset_time
-        return max(reset_at - time.time(), SHORTEST_WAIT_S)
+    def wait_s(
+        self, sync_id: UUID, reading_id: UUID, rate_limit: RateLimit, *, earlier_s: float = LONG_AGO_S
+    ) -> float:
+        """Zero, and the reading has a place for one request; or how long until one is likely to be free.
+
+        `earlier_s` is how long ago somebody who takes no places last asked the provider on the sync's behalf.
+        A reading makes one request at a time: if it has a place already, then whoever took that has died.
+        """
+        interval_s = rate_limit.interval * SLACK
+        numbers = (rate_limit.allowed_requests, interval_s, ABANDONED_AFTER_S, max(earlier_s, 0.0), LATE_S)
+        wait_s = float(self._take(keys=_keys(sync_id), args=[str(reading_id), str(new_id()), *numbers]))
+        return max(wait_s, SHORTEST_WAIT_S) if wait_s else 0.0
+
+    def answered(self, sync_id: UUID, reading_id: UUID) -> None:
+        """The request is over, or given up. Unheard, that is known when the reading next takes a place."""
+        try:
+            self._answered(keys=_keys(sync_id)[:1], args=[str(reading_id), str(new_id())])
+        except RedisError as exc:
+            log.warning("pace.unavailable", error=type(exc).__name__)
+
+
+def _keys(sync_id: UUID) -> tuple[str, str]:
+    """In braces what a cluster of Redis has to keep on one machine."""
+    return f"engine:pace:{{{sync_id}}}:places", f"engine:pace:{{{sync_id}}}:waiting"

@@ -71,7 +71,7 @@ class Reader:
 
     def _read_pages(self, taken: Claim, over_at: float) -> bool:
         provider = self.catalogue[taken.provider].bound(taken.credential.kind, taken.credential.properties)
-        steps = Steps(self.database, provider, self.client, self.rhythm)
+        steps = Steps(self.database, provider, self.client, self.pace, self.rhythm)
         going: Claim | None = taken
         may_renew = True
         try:
@@ -112,7 +112,7 @@ class Reader:
             if not taken.needs_request:
                 return None
             try:
-                wait_s = self.pace.wait_s(taken.sync_id, taken.rate_limit)
+                wait_s = self._ask_pace(taken)
             except RedisError as exc:
                 log.warning("pace.unavailable", error=type(exc).__name__)
                 return BROKEN_PACE_S
@@ -122,6 +122,11 @@ class Reader:
                 return wait_s
             self.stopping.wait(wait_s)
         return 0.0
+
+    def _ask_pace(self, taken: Claim) -> float:
+        """Importing a credential asks the provider whose it is; that request has to count as well."""
+        imported_s_ago = (utc_now() - taken.credential.updated_at).total_seconds()
+        return self.pace.wait_s(taken.sync_id, taken.progress_id, taken.rate_limit, earlier_s=imported_s_ago)
 
     def _fail(self, taken: Claim, failure: Failure) -> None:
         log.warning("page.failed", code=failure.code, message=failure.message)

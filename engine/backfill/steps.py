@@ -8,17 +8,20 @@ import httpx
 from sqlmodel import Session
 
 from engine.backfill.claim import Claim
-from engine.backfill.fetch import Access, FetchError, fetch, get, understood
+from engine.backfill.fetch import Access, FetchError, get, understood
 from engine.backfill.outcome import record_page
+from engine.backfill.pace import Pace
 from engine.backfill.retire import Unmet, find_unmet, retire
 from engine.changes.feed import events_request, object_request, read_events
 from engine.changes.position import Ask, Position
 from engine.changes.record import give_up_asking, record_changed, record_events, record_object
 from engine.changes.rhythm import Rhythm
 from engine.health import TroubleCode
+from engine.providers.answer import Answer
 from engine.providers.catalogue import Provider
 from engine.providers.changes import EventFeed, UpdatedSince
-from engine.providers.records import UpstreamRecord, gone, read_record
+from engine.providers.records import Page, UpstreamRecord, gone, read_page, read_record
+from engine.providers.walk import Request, request
 from engine.tables import ReadingKind
 from engine.transactions import retrying
 from foundation.database import Database, utc_now
@@ -31,6 +34,7 @@ class Steps:
     database: Database
     provider: Provider
     client: httpx.Client
+    pace: Pace
     rhythm: Rhythm
 
     def step(self, taken: Claim, access: Access) -> Claim | None:
@@ -61,7 +65,7 @@ class Steps:
         )
 
     def _page(self, taken: Claim, access: Access, asked_at: datetime) -> Claim | None:
-        page = fetch(self.client, self.provider, taken.collection_id, access, taken.cursor)
+        page = self._read(taken, self.provider, access)
         return self._write(lambda session: record_page(session, taken, page, utc_now(), asked_at=asked_at))
 
     def _changed(
@@ -69,7 +73,7 @@ class Steps:
     ) -> Claim | None:
         since = Position.of(taken.position).since
         narrowed = self.provider.narrowed(taken.collection_id, changes, since)
-        page = fetch(self.client, narrowed, taken.collection_id, access, taken.cursor)
+        page = self._read(taken, narrowed, access)
         return self._write(
             lambda session: record_changed(
                 session, taken, page, utc_now(), asked_at=asked_at, rhythm=self.rhythm
@@ -79,7 +83,7 @@ class Steps:
     def _events(self, taken: Claim, access: Access, feed: EventFeed, asked_at: datetime) -> Claim | None:
         since = Position.of(taken.position).since
         wanted = events_request(self.provider, feed, since, taken.cursor)
-        answer = get(self.client, self.provider, "events", access, wanted)
+        answer = self._ask(taken, "events", access, wanted)
         page = understood(
             self.provider, lambda: read_events(self.provider, feed, taken.wanted, answer, taken.cursor)
         )
@@ -94,7 +98,7 @@ class Steps:
         self, taken: Claim, access: Access, feed: EventFeed, ask: Ask, asked_at: datetime
     ) -> Claim | None:
         try:
-            found = self._find(access, feed, ask)
+            found = self._find(taken, access, feed, ask)
         except FetchError as exc:
             if exc.failure.code is not TroubleCode.COLLECTION_FAILED:
                 raise
@@ -107,9 +111,9 @@ class Steps:
             )
         )
 
-    def _find(self, access: Access, feed: EventFeed, ask: Ask) -> UpstreamRecord:
+    def _find(self, taken: Claim, access: Access, feed: EventFeed, ask: Ask) -> UpstreamRecord:
         wanted = object_request(self.provider, feed, ask.collection_id, ask.upstream_id)
-        answer = get(self.client, self.provider, ask.collection_id, access, wanted)
+        answer = self._ask(taken, ask.collection_id, access, wanted)
         paths = self.provider.get(ask.collection_id).record
         found = (
             gone(ask.upstream_id)
@@ -117,6 +121,19 @@ class Steps:
             else understood(self.provider, lambda: read_record(paths, answer.payload))
         )
         return replace(found, updated_at=found.updated_at or ask.touched_at)
+
+    def _read(self, taken: Claim, provider: Provider, access: Access) -> Page:
+        """The page of the claim's collection at its cursor."""
+        wanted = request(provider, taken.collection_id, taken.cursor)
+        answer = self._ask(taken, taken.collection_id, access, wanted)
+        return understood(provider, lambda: read_page(provider, taken.collection_id, answer, taken.cursor))
+
+    def _ask(self, taken: Claim, collection_id: str, access: Access, wanted: Request) -> Answer:
+        """Make the request that the reading has taken a place for, and leave that place."""
+        try:
+            return get(self.client, self.provider, collection_id, access, wanted)
+        finally:
+            self.pace.answered(taken.sync_id, taken.progress_id)
 
     def _write(self, work: Callable[[Session], Claim | None]) -> Claim | None:
         return retrying(self.database, work)

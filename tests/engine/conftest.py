@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import fakeredis
 import httpx
 import pytest
 import uvicorn
-from limits.storage import MemoryStorage
 from pydantic import SecretStr
 from sqlalchemy import create_engine, make_url, text
 
@@ -224,7 +224,7 @@ def reader(settings: Settings, database: Database, upstream: Upstream) -> Iterat
             database=database,
             safe=Safe(settings.vault()),
             catalogue=load_catalogue(settings.providers),
-            pace=Pace(MemoryStorage()),
+            pace=Pace(fakeredis.FakeRedis()),
             client=client,
         )
 

@@ -311,13 +311,14 @@ def test_outages_pass(
 
 
 def test_rate_limit(database: Database, reader: Reader, upstream: Any, start: Any) -> None:
-    """Two requests a minute are two requests a minute; the reading rests until the window opens."""
+    """Three requests a minute are three in all: two pages, as one asked whose the credential is."""
     upstream.fill(CUSTOMERS, 500)
-    path, ids = start(rate_limit={"allowed_requests": 2, "interval": 60})
+    path, ids = start(rate_limit={"allowed_requests": 3, "interval": 60})
 
     reader.read(ids)
 
     due_at = progress(database, ids[0]).due_at
+    assert [each.url.path for each in upstream.requests] == ["/v1/account", CUSTOMERS, CUSTOMERS]
     assert len(records(database, path)) == 200
     assert due_at is not None
     assert 50 < (due_at - utc_now()).total_seconds() < 61

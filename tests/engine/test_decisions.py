@@ -6,15 +6,13 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from limits.storage import MemoryStorage
 from pydantic import ValidationError
 
 from engine.backfill.outcome import is_looping
-from engine.backfill.pace import Pace
 from engine.backfill.verdict import Failure, judge, retry_after, wait_s
 from engine.health import PATIENCE, Health, HealthStatus, Reading, Trouble, TroubleCode, decide, since
 from engine.providers.answer import Answer, UnreadableAnswerError
-from engine.providers.catalogue import FILES, Provider, RateLimit, load_catalogue, read_provider
+from engine.providers.catalogue import FILES, Provider, load_catalogue, read_provider
 from engine.providers.paths import dig
 from engine.providers.records import instant, read_page
 from engine.tables import Progress
@@ -167,14 +165,3 @@ def test_provider_files_allow_nothing_unknown() -> None:
 
     with pytest.raises(ValidationError):
         Provider.model_validate(valid | {"surprise": 1})
-
-
-def test_pace_keeps_the_limit() -> None:
-    """So many requests per window and sync, and a time to come back."""
-    pace, sync_id, limit = Pace(MemoryStorage()), uuid4(), RateLimit(allowed_requests=2, interval=10)
-
-    waits = [pace.wait_s(sync_id, limit) for _ in range(3)]
-
-    assert waits[:2] == [0, 0]
-    assert 9 < waits[2] <= 10.1
-    assert pace.wait_s(uuid4(), limit) == 0

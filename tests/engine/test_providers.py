@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import fakeredis
 import httpx
 import pytest
-from limits.storage import MemoryStorage
 from sqlmodel import col, select, update
 
 from engine.backfill.pace import Pace
@@ -113,7 +113,7 @@ def worker(settings: Settings, database: Database) -> Callable[[Case], Reader]:
             database=database,
             safe=Safe(settings.vault()),
             catalogue=load_catalogue({}),
-            pace=Pace(MemoryStorage()),
+            pace=Pace(fakeredis.FakeRedis()),
             client=httpx.Client(transport=httpx.MockTransport(case.fake)),
             own_apps={case.provider: case.app} if case.app else {},
         )
