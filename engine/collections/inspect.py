@@ -10,14 +10,16 @@ import httpx
 from sqlmodel import Session, col, select
 
 from engine.authority import Authority
-from engine.backfill.fetch import Access, FetchError, fetch
+from engine.backfill.fetch import Access, FetchError, get, understood
 from engine.backfill.pace import Pace
 from engine.collections.refresh import INTERRUPTED, finish, ids_of, title_of
 from engine.collections.schema import learn
 from engine.health import TroubleCode
+from engine.providers.answer import Answer
 from engine.providers.catalogue import Provider
 from engine.providers.paging import Cursor
-from engine.providers.records import Page
+from engine.providers.records import Page, read_page
+from engine.providers.walk import Request, request
 from engine.tables import CollectionRefresh, Credential, JsonObject, Record, RefreshStatus, Sync
 from foundation.database import Database
 
@@ -95,16 +97,27 @@ class Inspector:
         access: Access,
         cursor: Cursor | None,
     ) -> Page:
-        while (wait_s := self.pace.wait_s(credential.id, provider.rate_limit)) > 0:
-            if self.stopping.wait(wait_s):
-                raise RefusedError(INTERRUPTED)
+        wanted = request(provider, collection_id, cursor)
         try:
-            return fetch(self.client, provider, collection_id, access, cursor)
+            answer = self._ask(credential, provider, collection_id, access, wanted)
         except FetchError as exc:
             if not (exc.is_refusal and access.is_renewable):
                 raise
             renewed = self.authority.access(credential, instead_of=access)
-            return fetch(self.client, provider, collection_id, renewed, cursor)
+            answer = self._ask(credential, provider, collection_id, renewed, wanted)
+        return understood(provider, lambda: read_page(provider, collection_id, answer, cursor))
+
+    def _ask(
+        self, credential: Credential, provider: Provider, collection_id: str, access: Access, wanted: Request
+    ) -> Answer:
+        """Make one request, in the provider's usual pace: it is no sync's."""
+        while (wait_s := self.pace.wait_s(credential.id, credential.id, provider.rate_limit)) > 0:
+            if self.stopping.wait(wait_s):
+                raise RefusedError(INTERRUPTED)
+        try:
+            return get(self.client, provider, collection_id, access, wanted)
+        finally:
+            self.pace.answered(credential.id, credential.id)
 
     def _known(self, credential_id: UUID, collection_id: str) -> list[JsonObject]:
         """Some that syncs have read before."""
