@@ -1,6 +1,8 @@
 """Every provider's file is complete: a new one is held to this without a line being added here."""
 
+import re
 import string
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -157,3 +159,14 @@ def test_the_documentation_s_example_works() -> None:
 
     assert provider.root({"house": "harkonnen"}) == "https://harkonnen.choam.example"
     assert request(provider, "choam:harvest", None).path == "/api/2/harvesters"
+
+
+def test_the_official_client_knows_every_list_of_stripe() -> None:
+    """Each path stands in the client that Stripe itself publishes; only the ids' names differ."""
+    [package] = find_spec("stripe").submodule_search_locations  # type: ignore[union-attr]
+    services = [file.read_text(encoding="utf-8") for file in Path(package).rglob("*_service.py")]
+    known = {
+        re.sub(r"{\w+}", "{id}", path) for text in services for path in re.findall(r'"(/v1/[^"]+)"', text)
+    }
+
+    assert {each.path for each in load_catalogue({})["stripe"].collections.values()} <= known
