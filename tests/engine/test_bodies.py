@@ -9,10 +9,11 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from engine.backfill.fetch import Access, fetch
+from engine.backfill.fetch import Access
 from engine.providers.catalogue import Provider
 from engine.providers.template import filled, placed
 from engine.providers.walk import request
+from tests.engine.pages import page_at
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PROVIDER = """
@@ -139,8 +140,8 @@ def test_posting() -> None:
 
     access = Access("https://api.choam.example", "t")
     with httpx.Client(transport=httpx.MockTransport(serve)) as client:
-        first = fetch(client, CHOAM, "choam:harvest", access, None)
-        second = fetch(client, CHOAM, "choam:harvest", access, first.following)
+        first = page_at(client, CHOAM, "choam:harvest", access, None)
+        second = page_at(client, CHOAM, "choam:harvest", access, first.following)
 
     assert [each.method for each in sent] == ["POST", "POST"]
     assert sent[0].headers["content-type"] == "application/json"

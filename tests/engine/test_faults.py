@@ -6,10 +6,11 @@ import httpx
 import pytest
 import yaml
 
-from engine.backfill.fetch import Access, FetchError, fetch
+from engine.backfill.fetch import Access, FetchError
 from engine.health import TroubleCode
 from engine.providers.catalogue import Provider
 from engine.providers.faults import Faults
+from tests.engine.pages import page_at
 
 CHOAM = Provider.model_validate(
     yaml.safe_load("""
@@ -42,7 +43,7 @@ def faulty(*codes: str, **more: Any) -> dict[str, Any]:
 def asked(status: int, body: Any, collection_id: str = "choam:house", cursor: Any = None) -> Any:
     transport = httpx.MockTransport(lambda _request: httpx.Response(status, json=body))
     with httpx.Client(transport=transport) as client:
-        return fetch(client, CHOAM, collection_id, Access("https://api.choam.example", "t"), cursor)
+        return page_at(client, CHOAM, collection_id, Access("https://api.choam.example", "t"), cursor)
 
 
 @pytest.mark.parametrize(
