@@ -81,13 +81,12 @@ def _trim(database: Database, sync: Sync, now: datetime) -> int:
     cutoff = cutoff_of(sync.max_age_days, now)
     old = select(Record.id).where(Record.sync_id == sync.id, latest < cutoff, earliest < cutoff)
     trimmed = 0
-    with database.read() as session:
-        found = session.exec(old).all()
-    for start in range(0, len(found), ERASED_AT_ONCE):
-        some = found[start : start + ERASED_AT_ONCE]
-        with database.write() as session:
-            session.exec(delete(Record).where(col(Record.id).in_(some), latest < cutoff, earliest < cutoff))
-        trimmed += len(some)
+    with database.read() as reading:  # goes on while others write, and holds a few ids at a time
+        for some in reading.exec(old.execution_options(yield_per=ERASED_AT_ONCE)).partitions():
+            gone = delete(Record).where(col(Record.id).in_(some), latest < cutoff, earliest < cutoff)
+            with database.write() as session:
+                session.exec(gone)
+            trimmed += len(some)
     with database.write() as session:
         session.exec(update(Sync).where(col(Sync.id) == sync.id).values(trimmed_at=now))
     return trimmed
