@@ -22,3 +22,5 @@ class Answer:
     next_link: str | None = None
     is_missing: bool = False
     """What was asked for is not there, and the provider's file says that this is no failure."""
+    last: JsonValue = None
+    """The last record of the list, once that is known."""

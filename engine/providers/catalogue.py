@@ -117,9 +117,7 @@ class Provider(Part):
     @model_validator(mode="after")
     def _holds_together(self) -> "Provider":
         for name, each in self.collections.items():
-            parent = self.collections.get(each.parent.collection) if each.parent else None
-            if each.parent and (parent is None or parent.parent is not None):
-                raise ValueError(f"{name}: the parent must be a collection without a parent")
+            self._check_parents(name, each)
             if bool(placeholders(each.path)) is not bool(each.parent):
                 raise ValueError(f"{name}: a path has placeholders exactly when there is a parent")
             each.body_at(None)
@@ -133,6 +131,14 @@ class Provider(Part):
             if not all(each in shape.fields and shape.fields[each].required for each in needed):
                 raise ValueError(f"{kind}: the base URL needs {', '.join(needed)} as required fields")
         return self
+
+    def _check_parents(self, name: str, collection: Collection) -> None:
+        seen, parent = {name}, collection.parent
+        while parent is not None:
+            if parent.collection in seen or parent.collection not in self.collections:
+                raise ValueError(f"{name}: the parent must be a collection, and not below itself")
+            seen.add(parent.collection)
+            parent = self.collections[parent.collection].parent
 
     def bound(self, kind: str, properties: Mapping[str, JsonValue]) -> "Provider":
         """The same provider as one credential sees it: its place below the base URL, its way in."""

@@ -6,14 +6,15 @@ from typing import Final, Literal, TypeAlias
 
 from pydantic import Field
 
-from engine.providers.paging import Paging
+from engine.providers.paging import Keyset, Paging
 from engine.providers.part import Part
 from engine.providers.template import filled, filled_text
 from engine.tables.base import JsonObject
 
 SINCE: Final = "{since}"
-Spelling: TypeAlias = Literal["unix", "unix_ms", "iso", "date"]
-"""How `{since}` is written: seconds or milliseconds since 1970, `2026-01-31T23:59:59Z`, `2026-01-31`."""
+Spelling: TypeAlias = Literal["unix", "unix_ms", "iso", "sql", "date"]
+"""How `{since}` is written: seconds or milliseconds since 1970, `2026-01-31T23:59:59Z`,
+`2026-01-31 23:59:59`, `2026-01-31`."""
 
 
 class Watch(Part):
@@ -48,6 +49,12 @@ class UpdatedSince(Watch):
 
     def path_for(self, own: str) -> str:
         return own if self.path is None else self.path.replace("{path}", own)
+
+    def paging_since(self, own: Paging, moment: datetime) -> Paging:
+        paging = self.paging or own
+        if not isinstance(paging, Keyset):
+            return paging
+        return paging.model_copy(update={"first": filled_text(paging.first, self.values(moment))})
 
     def body_since(self, moment: datetime) -> JsonObject | None:
         return None if self.body is None else filled(self.body, self.values(moment))
@@ -86,5 +93,7 @@ def spell(moment: datetime, spelling: Spelling) -> str:
             return str(int(moment.timestamp() * 1_000))
         case "iso":
             return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        case "sql":
+            return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
         case "date":
             return moment.astimezone(UTC).strftime("%Y-%m-%d")

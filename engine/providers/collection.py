@@ -17,6 +17,8 @@ class RecordPaths(Part):
 
     list: str | None = None
     """Without it, the answer itself is the list."""
+    sparse: bool = False
+    """An empty list is left out of the answer."""
     id: str = "id"
     created: str | None = None
     updated: str | None = None
@@ -30,6 +32,9 @@ class Parent(Part):
     """A collection that has to be walked first, as each of its records has a list of its own."""
 
     collection: str
+    names: Mapping[str, str] = Field(default_factory=dict)
+    """Where a parent holds what the placeholders of the path stand for, if not in fields of the same names.
+    What the parent's own path took of its parent can be used as well."""
     scope: str | None = None
     """Where a parent holds an id that sets the ids of its records apart from those of other parents."""
     missing: tuple[int, ...] = (404, 410)
@@ -60,7 +65,7 @@ class Collection(Part):
             "path": changes.path_for(self.path),
             "params": {**own, **changes.params_since(since)},
             "body": changes.body_since(since) or self.body,
-            "paging": changes.paging or self.paging,
+            "paging": changes.paging_since(self.paging, since),
         }
         return self.model_copy(update=narrow)
 

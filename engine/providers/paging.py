@@ -12,7 +12,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from engine.providers.answer import Answer
+from engine.providers.answer import Answer, UnreadableAnswerError
 from engine.providers.part import Part
 from engine.providers.paths import dig
 from engine.providers.urls import path_of_link
@@ -147,8 +147,41 @@ class Offset(Limited):
         return {"offset": start + len(ids)} if len(ids) >= self.page_size else None
 
 
+class Keyset(Limited):
+    """The next page starts at what the last record has in the field that the list is sorted by.
+
+    Nothing that is deleted on the way moves a record out of sight, and no page is too far down. Records that
+    share a value come twice; where they fill whole pages, `skip_param` leads on among them.
+    """
+
+    kind: Literal["keyset"]
+    cursor_param: str
+    key: str
+    """Where a record holds that value."""
+    first: str
+    """What no value is before; of a list of changes, `{since}`."""
+    skip_param: str
+    skip_first: int = 0
+    skips: Literal["records", "pages"] = "records"
+
+    def ask(self, cursor: Cursor | None) -> Ask:
+        after = str(cursor["after"]) if cursor else self.first
+        skip = _number(cursor, "skip", 0) * (self.page_size if self.skips == "records" else 1)
+        return Ask({**self.limit, self.cursor_param: after, self.skip_param: self.skip_first + skip})
+
+    def following(self, answer: Answer, ids: Sequence[str], cursor: Cursor | None) -> Cursor | None:
+        if len(ids) < self.page_size:
+            return None
+        last = dig(answer.last, self.key)
+        if not isinstance(last, str | int):
+            raise UnreadableAnswerError(f"sent a record without {self.key}")
+        is_same = cursor is not None and cursor["after"] == str(last)
+        return {"after": str(last), "skip": _number(cursor, "skip", 0) + 1 if is_same else 0}
+
+
 Paging: TypeAlias = Annotated[
-    Single | LastId | BodyToken | LinkHeader | NextUrl | PageNumber | Offset, Field(discriminator="kind")
+    Single | LastId | BodyToken | LinkHeader | NextUrl | PageNumber | Offset | Keyset,
+    Field(discriminator="kind"),
 ]
 
 

@@ -14,7 +14,7 @@ from engine.providers.catalogue import Provider
 from engine.providers.collection import RecordPaths
 from engine.providers.paging import Cursor
 from engine.providers.paths import dig
-from engine.providers.walk import is_of_parents, items, scope_of, step
+from engine.providers.walk import ending_with, is_of_parents, items, scope_of, step
 from engine.tables.base import JsonObject
 
 
@@ -57,7 +57,7 @@ def read_page(provider: Provider, collection_id: str, answer: Answer, cursor: Cu
         for upstream_id, item in ((_scoped(scope, each), item) for each, item in zip(ids, found, strict=True))
         if paths.without is None or dig(item, paths.without) is None
     }
-    onward = step(provider, collection_id, cursor, answer, ids)
+    onward = step(provider, collection_id, cursor, ending_with(answer, found), ids)
     return Page(list(records.values()), onward.following, onward.is_onward, is_whole)
 
 

@@ -3,10 +3,11 @@
 The cursor of a collection with a parent holds where the list of parents goes on, the parents that were read
 from it and are not done yet, and the page of the first of them:
 `{"parents": cursor, "left": [{"names": {...}, "scope": "1"}, ...], "page": cursor}`.
+Parents that have parents themselves are walked the same way: their cursor is one of these.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pydantic import JsonValue
 
@@ -43,13 +44,7 @@ class Step:
 
 def request(provider: Provider, collection_id: str, cursor: Cursor | None) -> Request:
     """The request for the page at a cursor."""
-    collection = provider.get(collection_id)
-    if collection.parent is None:
-        return _of(provider, collection, cursor)
-    left = _left(cursor)
-    if not left:
-        return _of(provider, provider.collections[collection.parent.collection], _inner(cursor, "parents"))
-    return _of(provider, collection, _inner(cursor, "page"), left[0], collection.parent.missing)
+    return _request(provider, provider.get(collection_id), cursor)
 
 
 def is_of_parents(collection: Collection, cursor: Cursor | None) -> bool:
@@ -67,16 +62,39 @@ def scope_of(collection: Collection, cursor: Cursor | None) -> str | None:
 def items(paths: RecordPaths, payload: JsonValue) -> Sequence[JsonValue]:
     """The list in an answer."""
     found = payload if paths.list is None else dig(payload, paths.list)
+    if found is None and paths.list is not None and paths.sparse:
+        around = paths.list.rpartition(".")[0]
+        found = [] if isinstance(dig(payload, around) if around else payload, dict) else None
     if not isinstance(found, list):
         raise UnreadableAnswerError("sent no list of records")
     return found
+
+
+def ending_with(answer: Answer, found: Sequence[JsonValue]) -> Answer:
+    """The answer, knowing the last record of its list."""
+    return replace(answer, last=found[-1]) if found else answer
 
 
 def step(
     provider: Provider, collection_id: str, cursor: Cursor | None, answer: Answer, ids: Sequence[str]
 ) -> Step:
     """Where to go after a page whose records have these ids."""
-    collection = provider.get(collection_id)
+    return _step(provider, provider.get(collection_id), cursor, answer, ids)
+
+
+def _request(provider: Provider, collection: Collection, cursor: Cursor | None) -> Request:
+    if collection.parent is None:
+        return _of(provider, collection, cursor)
+    left = _left(cursor)
+    if not left:
+        above = provider.collections[collection.parent.collection]
+        return _request(provider, above, _inner(cursor, "parents"))
+    return _of(provider, collection, _inner(cursor, "page"), left[0], collection.parent.missing)
+
+
+def _step(
+    provider: Provider, collection: Collection, cursor: Cursor | None, answer: Answer, ids: Sequence[str]
+) -> Step:
     if collection.parent is None:
         return Step(collection.paging.following(answer, ids, cursor))
     if not _left(cursor):
@@ -99,23 +117,32 @@ def _next_page(
 def _after_parents(
     provider: Provider, collection: Collection, parent: Parent, cursor: Cursor | None, answer: Answer
 ) -> Step:
-    above = provider.collections[parent.collection]
-    found = items(above.record, answer.payload)
-    here = _inner(cursor, "parents")
-    parents = above.paging.following(answer, [str(dig(item, above.record.id)) for item in found], here)
-    left: list[JsonValue] = [_named(collection, parent, item) for item in found]
+    above, here = provider.collections[parent.collection], _inner(cursor, "parents")
+    is_higher = is_of_parents(above, here)
+    found = [] if is_higher or answer.is_missing else items(above.record, answer.payload)
+    ids = [str(dig(item, above.record.id)) for item in found]
+    onward = _step(provider, above, here, ending_with(answer, found), ids)
+    parents, below = onward.following, next(iter(_left(here)), {})
+    left: list[JsonValue] = [_named(collection, parent, item, below) for item in found]
     if not left and parents is None:
         return Step(None)
-    return Step({"parents": parents, "left": left}, is_onward=parents != here or parents is None)
+    is_onward = onward.is_onward if is_higher else parents != here or parents is None
+    return Step({"parents": parents, "left": left}, is_onward)
 
 
-def _named(collection: Collection, parent: Parent, item: JsonValue) -> JsonValue:
-    """What a list below this parent needs of it."""
-    names: dict[str, JsonValue] = {name: dig(item, name) for name in placeholders(collection.path)}
+def _named(
+    collection: Collection, parent: Parent, item: JsonValue, below: Mapping[str, JsonValue]
+) -> JsonValue:
+    """What a list below this parent needs of it, and of what the parent is below of."""
+    inherited = below.get("names")
+    names = dict(inherited) if isinstance(inherited, dict) else {}
+    own = [name for name in placeholders(collection.path) if name in parent.names or name not in names]
+    names |= {name: dig(item, parent.names.get(name, name)) for name in own}
     if not all(isinstance(value, str | int) for value in names.values()):
         raise UnreadableAnswerError(f"sent a {parent.collection} without {' or '.join(names)}")
-    scope = dig(item, parent.scope) if parent.scope else None
-    return {"names": names} | ({} if scope is None else {"scope": str(scope)})
+    scopes = [below.get("scope"), dig(item, parent.scope) if parent.scope else None]
+    scope = ":".join(str(each) for each in scopes if each is not None)
+    return {"names": names} | ({"scope": scope} if scope else {})
 
 
 def _of(
