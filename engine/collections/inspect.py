@@ -61,6 +61,7 @@ class Inspector:
     def _schemas(self, credential: Credential) -> Mapping[str, JsonObject]:
         """By collection. One that the credential may not list stays without, unless that is all of them."""
         provider = self.authority.catalogue[credential.provider]
+        provider = provider.bound(credential.kind, credential.properties)
         access = self.authority.access(credential)
         schemas, refusals = dict[str, JsonObject](), list[str]()
         for collection_id, name in ids_of(provider).items():

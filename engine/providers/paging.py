@@ -44,12 +44,13 @@ class Single(Part):
 class Limited(Part):
     """A kind of paging whose pages have a size."""
 
-    limit_param: str
+    limit_param: str | None = None
+    """Without it, the provider sets the size."""
     page_size: int = Field(ge=1)
 
     @property
     def limit(self) -> Mapping[str, str | int]:
-        return {self.limit_param: self.page_size}
+        return {} if self.limit_param is None else {self.limit_param: self.page_size}
 
 
 class LastId(Limited):

@@ -78,6 +78,7 @@ def read_record(paths: RecordPaths, item: JsonValue, upstream_id: str | None = N
 
 def instant(value: JsonValue) -> datetime | None:
     """A provider's timestamp, in seconds since 1970 or ISO 8601; nothing when it is neither."""
+    value = value.replace("Z+0000", "Z") if isinstance(value, str) else value  # Marketo says it twice
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return datetime.fromtimestamp(value, UTC)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
+from pydantic import Field
+
 from engine.providers.part import Part
 
 LONGEST_S: Final = 24 * 3600.0
@@ -20,6 +22,8 @@ class Throttle(Part):
     """The header with the time of more, in seconds since 1970."""
     codes: tuple[str, ...] = ()
     """Error codes in the body."""
+    pause_s: float | None = Field(default=None, gt=0)
+    """How long to wait where the answer does not say."""
 
 
 def is_throttled(throttle: Throttle, status: int, headers: Mapping[str, str], body: str) -> bool:
@@ -33,10 +37,10 @@ def is_throttled(throttle: Throttle, status: int, headers: Mapping[str, str], bo
 
 
 def resets_in_s(throttle: Throttle, headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds until the provider counts anew; nothing unless it says so."""
+    """Seconds until the provider counts anew; nothing unless it says so, or its file does."""
     if throttle.reset is None or throttle.remaining is None or headers.get(throttle.remaining) != "0":
-        return None
+        return throttle.pause_s
     moment = headers.get(throttle.reset, "")
     if not moment.isdecimal():
-        return None
+        return throttle.pause_s
     return min(max(float(moment) - now.timestamp(), 0.0), LONGEST_S)

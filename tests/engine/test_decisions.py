@@ -129,6 +129,7 @@ def test_is_looping(pages: int, stale: int, looping: bool) -> None:
         (0, datetime(1970, 1, 1, tzinfo=UTC)),
         ("2026-01-01T00:00:00Z", NOW),
         ("2026-01-01", NOW),
+        ("2026-01-01T00:00:00Z+0000", NOW),
         (True, None),
         (None, None),
         ("yesterday", None),

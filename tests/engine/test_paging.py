@@ -250,6 +250,14 @@ def test_reset(headers: dict[str, str], seconds: float | None) -> None:
     assert resets_in_s(THROTTLE, headers, NOW) == seconds
 
 
+@pytest.mark.parametrize("headers", [{}, {"x-left": "0", "x-reset": "soon"}])
+def test_a_pause_that_only_the_documentation_tells(headers: dict[str, str]) -> None:
+    throttle = THROTTLE.model_copy(update={"pause_s": 30})
+
+    assert resets_in_s(throttle, headers, NOW) == 30
+    assert resets_in_s(throttle, {"x-left": "0", "x-reset": str(int(NOW.timestamp()) + 5)}, NOW) == 5
+
+
 def refresh(**more: Any) -> Refresh:
     return Refresh(kind="refresh", token_url="/token", **more)
 
