@@ -61,16 +61,15 @@ class LastId(Limited):
     first: str | None = None
     """What stands before all ids, where the first page has to name one too."""
     more: str | None = None
-    """What holds something, such as `true`, while there is a next page; without it, a page that is not full
-    is the last."""
+    """What tells of a next page, by `true` or anything else; where there is nothing, a full page does."""
 
     def ask(self, cursor: Cursor | None) -> Ask:
         after = str(cursor["after"]) if cursor else self.first
         return Ask({**self.limit, **({} if after is None else {self.cursor_param: after})})
 
     def following(self, answer: Answer, ids: Sequence[str], _cursor: Cursor | None) -> Cursor | None:
-        is_full = len(ids) >= self.page_size
-        has_more = is_full if self.more is None else bool(dig(answer.payload, self.more))
+        told = dig(answer.payload, self.more) if self.more else None
+        has_more = len(ids) >= self.page_size if told is None else bool(told)
         return {"after": ids[-1]} if ids and has_more else None
 
 

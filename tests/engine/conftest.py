@@ -21,6 +21,7 @@ from engine.access import create_organization
 from engine.api import create_app
 from engine.backfill.pace import Pace
 from engine.backfill.reader import Reader
+from engine.hints import READ
 from engine.providers.catalogue import load_catalogue
 from engine.schema import migrate
 from engine.sealing import Safe
@@ -29,6 +30,7 @@ from engine.tables import Scope
 from engine.tokens import issue
 from foundation.database import Database
 from foundation.vault import generate_key
+from tests.engine.provider_cases import FAST, Case
 
 PROVIDER_URL = "http://provider.test"
 
@@ -273,3 +275,41 @@ def other(server: str, settings: Settings, database: Database) -> Iterator[httpx
 def serve(surroundings: Surroundings) -> Callable[[Settings], AbstractContextManager[str]]:
     """Starts another server, with other settings."""
     return lambda settings: serving(settings, surroundings)
+
+
+@pytest.fixture
+def worker(settings: Settings, database: Database) -> Callable[[Case], Reader]:
+    """Makes a worker's reader whose requests reach the fake."""
+
+    def worker(case: Case) -> Reader:
+        return Reader(
+            database=database,
+            safe=Safe(settings.vault()),
+            catalogue=load_catalogue({}),
+            pace=Pace(fakeredis.FakeRedis()),
+            client=httpx.Client(transport=httpx.MockTransport(case.fake)),
+            own_apps={case.provider: case.app} if case.app else {},
+        )
+
+    return worker
+
+
+@pytest.fixture
+def start(api: httpx.Client, hints: Any, stream: str, upstream: Any) -> Callable[..., tuple[str, list[UUID]]]:
+    """Create a sync of everything a case expects; gives its path and its readings."""
+
+    def start(case: Case, *collections: str) -> tuple[str, list[UUID]]:
+        upstream.interfere = case.fake
+        body = {
+            "provider": case.provider,
+            "stream_id": stream,
+            "name": "Choam",
+            "collection_ids": collections or list(case.expected),
+            "rate_limit": FAST,
+            "credential": {"properties": case.properties},
+        }
+        answer = api.post("/v1/syncs", json=body)
+        assert answer.status_code == 200, answer.text
+        return f"/v1/syncs/{answer.json()['id']}", hints.of(READ)[-len(body["collection_ids"]) :]
+
+    return start

@@ -1,162 +1,33 @@
 """Backfills of each provider through the real reader, against fakes that follow the providers' references."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import fakeredis
 import httpx
 import pytest
-from sqlmodel import col, select, update
+from sqlmodel import col, select
 
-from engine.backfill.pace import Pace
-from engine.backfill.reader import Reader
-from engine.hints import READ
-from engine.oauth_apps import OAuthClient
-from engine.providers.catalogue import load_catalogue
-from engine.sealing import Safe
-from engine.settings import Settings
-from engine.tables import Progress, Record
+from engine.tables import Progress
 from foundation.database import Database, utc_now
-from tests.peers.providers.github import GitHub
+from tests.engine.provider_cases import (
+    Case,
+    KilledError,
+    github,
+    held,
+    hubspot,
+    make_due,
+    salesforce,
+    shopify,
+)
 from tests.peers.providers.hubspot import HubSpot
 from tests.peers.providers.refusals import Fake
-from tests.peers.providers.salesforce import Salesforce
 from tests.peers.providers.shopify import Shopify
-
-FAST = {"allowed_requests": 1000, "interval": 1, "max_concurrent_requests": 0}
-
-
-class KilledError(BaseException):
-    """Stands in for SIGKILL: nothing of ours may catch it."""
-
-
-@dataclass
-class Case:
-    """A provider with something in it, and what a complete reading holds."""
-
-    fake: Any
-    properties: dict[str, Any]
-    expected: dict[str, int]
-    app: OAuthClient | None = None
-
-    @property
-    def provider(self) -> str:
-        return next(iter(self.expected)).partition(":")[0]
-
-
-def hubspot() -> Case:
-    fake = HubSpot()
-    fake.fill("/crm/v3/objects/contacts", 250)
-    fake.fill("/crm/v3/objects/companies", 100)
-    fake.fill("/crm/v3/owners", 3)
-    fake.fill("/crm/v3/pipelines/deals", 2)
-    expected = {"hubspot:contact": 250, "hubspot:company": 100, "hubspot:owner": 3, "hubspot:pipeline": 2}
-    properties = {"kind": "hubspot_oauth2", "hub_id": 62515, "refresh_token": "refresh-1"}
-    return Case(fake, properties, expected, OAuthClient(*fake.client))
-
-
-def github() -> Case:
-    fake = GitHub()
-    fake.add("choam/spice", issues=150, pulls=120, commits=205, releases=1)
-    fake.add("choam/water", issues=0, pulls=0, commits=3, releases=0)
-    fake.add("choam/empty", pulls=0, releases=0)
-    fake.broken = {"/repos/choam/empty/issues": 410, "/repos/choam/empty/commits": 409}
-    expected = {
-        "github:repository": 3,
-        "github:issue": 100,  # the other third are pull requests
-        "github:pull_request": 120,
-        "github:commit": 208,
-        "github:release": 1,
-    }
-    properties = {"kind": "github_app", "installation_id": "77", "account_login": "choam"}
-    return Case(fake, properties, expected, OAuthClient(fake.app_id, fake.private_key))
-
-
-def salesforce() -> Case:
-    fake = Salesforce(batch=200)
-    fake.fill("Contact", 450)
-    fake.fill("Product2", 200)
-    properties = {
-        "kind": "salesforce_oauth2",
-        "instance_url": "https://choam.my.salesforce.com",
-        "refresh_token": "refresh-0",
-    }
-    expected = {"salesforce:contact": 450, "salesforce:product2": 200}
-    return Case(fake, properties, expected, OAuthClient(*fake.client))
-
-
-def shopify() -> Case:
-    fake = Shopify()
-    fake.fill("/products", 520)
-    fake.fill("/orders", 1)
-    fake.fill("/price_rules", 2)
-    fake.fill("/price_rules/1/discount_codes", 260)
-    fake.fill("/price_rules/2/discount_codes", 2, first=1000)
-    expected = {"shopify:product": 520, "shopify:order": 1, "shopify:discount_code": 262}
-    return Case(fake, {"kind": "shopify_oauth2", "shop": "choam", "access_token": "shpat_1"}, expected)
 
 
 @pytest.fixture(params=[hubspot, github, salesforce, shopify], ids=lambda make: make.__name__)
 def case(request: pytest.FixtureRequest) -> Case:
     made: Case = request.param()
     return made
-
-
-@pytest.fixture
-def worker(settings: Settings, database: Database) -> Callable[[Case], Reader]:
-    """Makes a worker's reader whose requests reach the fake."""
-
-    def worker(case: Case) -> Reader:
-        return Reader(
-            database=database,
-            safe=Safe(settings.vault()),
-            catalogue=load_catalogue({}),
-            pace=Pace(fakeredis.FakeRedis()),
-            client=httpx.Client(transport=httpx.MockTransport(case.fake)),
-            own_apps={case.provider: case.app} if case.app else {},
-        )
-
-    return worker
-
-
-@pytest.fixture
-def start(api: httpx.Client, hints: Any, stream: str, upstream: Any) -> Callable[..., tuple[str, list[UUID]]]:
-    """Create a sync of everything a case expects; gives its path and its readings."""
-
-    def start(case: Case, *collections: str) -> tuple[str, list[UUID]]:
-        upstream.interfere = case.fake
-        body = {
-            "provider": case.provider,
-            "stream_id": stream,
-            "name": "Choam",
-            "collection_ids": collections or list(case.expected),
-            "rate_limit": FAST,
-            "credential": {"properties": case.properties},
-        }
-        answer = api.post("/v1/syncs", json=body)
-        assert answer.status_code == 200, answer.text
-        return f"/v1/syncs/{answer.json()['id']}", hints.of(READ)[-len(body["collection_ids"]) :]
-
-    return start
-
-
-def held(database: Database, sync_path: str) -> dict[str, int]:
-    """How many records the stream holds of each collection, each counted once."""
-    statement = select(Record.collection_id, Record.upstream_id)
-    with database.read() as session:
-        rows = session.exec(statement.where(Record.sync_id == UUID(sync_path.rsplit("/", 1)[1]))).all()
-    assert len(rows) == len(set(rows))
-    names = [collection_id for collection_id, _ in rows]
-    return {name: names.count(name) for name in names}
-
-
-def make_due(database: Database, *progress_ids: UUID) -> None:
-    """As if the wait were over and any lease had run out."""
-    with database.write() as session:
-        due = update(Progress).where(col(Progress.id).in_(progress_ids))
-        session.exec(due.values(due_at=utc_now(), leased_until=None, hinted_until=None))
 
 
 def test_backfill(api: httpx.Client, database: Database, worker: Any, start: Any, case: Case) -> None:

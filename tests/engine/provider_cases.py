@@ -1,0 +1,145 @@
+"""Each provider with something in it, and what tests of them share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlmodel import col, select, update
+
+from engine.backfill.reader import Reader
+from engine.oauth_apps import OAuthClient
+from engine.tables import Progress, ReadingKind, Record
+from foundation.database import Database, utc_now
+from tests.peers.providers.github import GitHub
+from tests.peers.providers.hubspot import HubSpot
+from tests.peers.providers.salesforce import Salesforce
+from tests.peers.providers.shopify import Shopify
+
+FAST = {"allowed_requests": 1000, "interval": 1, "max_concurrent_requests": 0}
+
+
+class KilledError(BaseException):
+    """Stands in for SIGKILL: nothing of ours may catch it."""
+
+
+@dataclass
+class Change:
+    """What has been done upstream, as ids in the stream."""
+
+    live: set[str]
+    gone: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Case:
+    """A provider with something in it, and what a complete reading holds."""
+
+    fake: Any
+    properties: dict[str, Any]
+    expected: dict[str, int]
+    app: OAuthClient | None = None
+    change: Callable[[Any, datetime], Change] | None = None
+    """Creates, changes and deletes something at a moment."""
+
+    @property
+    def provider(self) -> str:
+        return next(iter(self.expected)).partition(":")[0]
+
+
+def hubspot() -> Case:
+    fake = HubSpot()
+    fake.fill("/crm/v3/objects/contacts", 250)
+    fake.fill("/crm/v3/objects/companies", 100)
+    fake.fill("/crm/v3/owners", 3)
+    fake.fill("/crm/v3/pipelines/deals", 2)
+    expected = {"hubspot:contact": 250, "hubspot:company": 100, "hubspot:owner": 3, "hubspot:pipeline": 2}
+    properties = {"kind": "hubspot_oauth2", "hub_id": 62515, "refresh_token": "refresh-1"}
+    return Case(fake, properties, expected, OAuthClient(*fake.client))
+
+
+def github() -> Case:
+    fake = GitHub()
+    fake.add("choam/spice", issues=150, pulls=120, commits=205, releases=1)
+    fake.add("choam/water", issues=0, pulls=0, commits=3, releases=0)
+    fake.add("choam/empty", pulls=0, releases=0)
+    fake.broken = {"/repos/choam/empty/issues": 410, "/repos/choam/empty/commits": 409}
+    expected = {
+        "github:repository": 3,
+        "github:issue": 100,  # the other third are pull requests
+        "github:pull_request": 120,
+        "github:commit": 208,
+        "github:release": 1,
+    }
+    properties = {"kind": "github_app", "installation_id": "77", "account_login": "choam"}
+    return Case(fake, properties, expected, OAuthClient(fake.app_id, fake.private_key))
+
+
+def salesforce() -> Case:
+    fake = Salesforce(batch=150)  # it may send less than was asked for
+    fake.fill("Contact", 450)
+    fake.fill("Product2", 200)
+    properties = {
+        "kind": "salesforce_oauth2",
+        "instance_url": "https://choam.my.salesforce.com",
+        "refresh_token": "refresh-0",
+    }
+    expected = {"salesforce:contact": 450, "salesforce:product2": 200}
+    return Case(fake, properties, expected, OAuthClient(*fake.client), change_salesforce)
+
+
+def change_salesforce(fake: Salesforce, at: datetime) -> Change:
+    """A contact created, one changed and one in the recycle bin, all of the same instant."""
+    stamp = at.strftime("%Y-%m-%dT%H:%M:%S.000+0000")
+    fake.put("Contact", 900, stamp)
+    fake.put("Contact", 17, stamp, Custom__c="changed")
+    fake.put("Contact", 18, stamp, IsDeleted=True)
+    fake.put("Contact", 901, stamp, IsDeleted=True)  # created and deleted: it was never here
+    return Change({fake.id_of("Contact", 900), fake.id_of("Contact", 17)}, {fake.id_of("Contact", 18)})
+
+
+def shopify() -> Case:
+    fake = Shopify()
+    fake.fill("/products", 520)
+    fake.fill("/orders", 1)
+    fake.fill("/price_rules", 2)
+    fake.fill("/price_rules/1/discount_codes", 260)
+    fake.fill("/price_rules/2/discount_codes", 2, first=1000)
+    expected = {"shopify:product": 520, "shopify:order": 1, "shopify:discount_code": 262}
+    return Case(fake, {"kind": "shopify_oauth2", "shop": "choam", "access_token": "shpat_1"}, expected)
+
+
+def held(database: Database, sync_path: str) -> dict[str, int]:
+    """How many records the stream holds of each collection, each counted once."""
+    statement = select(Record.collection_id, Record.upstream_id)
+    with database.read() as session:
+        rows = session.exec(statement.where(Record.sync_id == UUID(sync_path.rsplit("/", 1)[1]))).all()
+    assert len(rows) == len(set(rows))
+    names = [collection_id for collection_id, _ in rows]
+    return {name: names.count(name) for name in names}
+
+
+def look(database: Database, reader: Reader, sync_path: str) -> None:
+    """As if the time of every look for changes had come."""
+    sync_id = UUID(sync_path.rsplit("/", 1)[1])
+    with database.read() as session:
+        wanted = select(Progress.id).where(Progress.sync_id == sync_id, Progress.kind == ReadingKind.SINCE)
+        ids = list(session.exec(wanted))
+    make_due(database, *ids)
+    while ids:
+        ids = list(reader.read(ids))
+
+
+def records_of(database: Database, sync_path: str) -> dict[str, Record]:
+    """What the stream holds, by upstream id."""
+    with database.read() as session:
+        found = session.exec(select(Record).where(Record.sync_id == UUID(sync_path.rsplit("/", 1)[1]))).all()
+    return {each.upstream_id: each for each in found}
+
+
+def make_due(database: Database, *progress_ids: UUID) -> None:
+    """As if the wait were over and any lease had run out."""
+    with database.write() as session:
+        due = update(Progress).where(col(Progress.id).in_(progress_ids))
+        session.exec(due.values(due_at=utc_now(), leased_until=None, hinted_until=None))

@@ -1,0 +1,83 @@
+"""Changes of each provider through the real reader: what moved gets a new place, and nothing else does."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from sqlmodel import col, update
+
+from engine.tables import Record
+from foundation.database import Database, utc_now
+from tests.engine.provider_cases import Case, KilledError, look, records_of, salesforce
+
+
+@pytest.fixture(params=[salesforce], ids=lambda make: make.__name__)
+def case(request: pytest.FixtureRequest) -> Case:
+    made: Case = request.param()
+    return made
+
+
+def age(database: Database, path: str) -> None:
+    """As if everything in the streams had been seen a minute ago."""
+    ago = utc_now() - timedelta(minutes=1)
+    with database.write() as session:
+        of_sync = update(Record).where(col(Record.sync_id) == UUID(path.rsplit("/", 1)[1]))
+        session.exec(of_sync.values(as_of=ago, appended_at=ago))
+
+
+def moved(before: dict[str, Record], after: dict[str, Record]) -> set[str]:
+    return {
+        name
+        for name, each in after.items()
+        if name not in before or each.updated_idx != before[name].updated_idx
+    }
+
+
+def test_changes_are_seen(database: Database, worker: Any, start: Any, case: Case) -> None:
+    """Inserts, updates and deletes are appended once, also those of the second that was seen last."""
+    assert case.change is not None
+    path, ids = start(case)
+    reader = worker(case)
+    reader.read(ids)
+    age(database, path)
+    look(database, reader, path)
+    before = records_of(database, path)
+
+    change = case.change(case.fake, utc_now().replace(microsecond=0))
+    look(database, reader, path)
+    after = records_of(database, path)
+    look(database, reader, path)
+
+    assert moved(before, after) == change.live | change.gone
+    assert {name for name, each in after.items() if each.deleted} == change.gone
+    assert moved(after, records_of(database, path)) == set()
+
+
+def test_killed_while_looking(database: Database, worker: Any, start: Any, case: Case) -> None:
+    """A look that died is made again, and brings the same."""
+    assert case.change is not None
+    path, ids = start(case)
+    worker(case).read(ids)
+    age(database, path)
+    before = records_of(database, path)
+    change = case.change(case.fake, utc_now())
+    survived = [0]
+
+    def fragile(request: httpx.Request) -> httpx.Response:
+        survived[0] += 1
+        if survived[0] % 2 == 0:
+            raise KilledError
+        answer: httpx.Response = case.fake(request)
+        return answer
+
+    dying = worker(Case(fragile, case.properties, case.expected, case.app))
+    for _ in range(20):
+        try:
+            look(database, dying, path)
+            break
+        except KilledError:
+            continue
+
+    assert moved(before, records_of(database, path)) == change.live | change.gone
