@@ -8,7 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, insert
-from sqlmodel import Session, and_, col, delete, func, select, update
+from sqlmodel import Session, and_, col, delete, func, or_, select, update
 from sqlmodel.sql.expression import Select
 
 from engine.tables import Consumer, Delivery, Record, Stream, Sync
@@ -107,7 +107,7 @@ def _take_again(session: Session, consumer: Consumer, now: datetime, size: int) 
         select(Delivery, Record, Sync)
         .join(Record, col(Record.id) == Delivery.record_id)
         .join(Sync, col(Sync.id) == Record.sync_id)
-        .where(_due_again(consumer, now), col(Sync.removed_at).is_(None))
+        .where(_due_again(consumer, now), _is_to_be_seen())
         .order_by(col(Delivery.deadline), col(Delivery.updated_idx))
         .limit(size)
     )
@@ -182,7 +182,7 @@ def _new(consumer: Consumer) -> Select[Record, Sync]:
         .where(
             Record.stream_id == consumer.stream_id,
             Record.updated_idx > consumer.position,
-            col(Sync.removed_at).is_(None),
+            _is_to_be_seen(),
         )
     )
 
@@ -208,6 +208,11 @@ def _due_again(consumer: Consumer, now: datetime) -> ColumnElement[bool]:
     if consumer.max_deliver < 0:
         return due
     return and_(due, col(Delivery.deliver_count) < consumer.max_deliver)
+
+
+def _is_to_be_seen() -> ColumnElement[bool]:
+    """Of a record's sync: it is there, or has left its records behind."""
+    return or_(col(Sync.removed_at).is_(None), col(Sync.keeps_records))
 
 
 def _of(consumer: Consumer) -> ColumnElement[bool]:

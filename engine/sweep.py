@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlmodel import col, delete, func, or_, select, update
+from sqlmodel import and_, col, delete, func, or_, select, update
 from sqlmodel.sql.expression import SelectOfScalar
 
 from engine.backfill.store import cutoff_of
@@ -36,7 +36,8 @@ def find_due(database: Database, now: datetime) -> Sequence[UUID]:
 def erase_removed(database: Database) -> int:
     """Delete the records of removed syncs, a few per transaction, and then the syncs; says how many syncs."""
     with database.read() as session:
-        removed = session.exec(select(Sync.id).where(col(Sync.removed_at).is_not(None))).all()
+        is_doomed = and_(col(Sync.removed_at).is_not(None), col(Sync.keeps_records).is_(False))
+        removed = session.exec(select(Sync.id).where(is_doomed)).all()
     for sync_id in removed:
         while _erase_some(database, sync_id):
             pass

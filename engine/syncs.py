@@ -160,10 +160,10 @@ def passes_of(session: Session, sync_id: UUID) -> Sequence[Progress]:
     return [each for each in progress_of(session, sync_id) if each.kind == ReadingKind.PASS]
 
 
-def remove(session: Session, sync: Sync) -> None:
-    """Gone for the API at once; the readings stop and the records are erased in the background."""
+def remove(session: Session, sync: Sync, *, keep_records: bool) -> None:
+    """Gone for the API at once; the readings stop and the records are kept, or erased in the background."""
     session.exec(delete(Progress).where(col(Progress.sync_id) == sync.id))
-    sync.removed_at = utc_now()
+    sync.removed_at, sync.keeps_records = utc_now(), keep_records
     sync.credential_id = None
 
 

@@ -236,12 +236,16 @@ def progress(caller: Authenticated, sync_id: str) -> SyncProgress:
 
 
 @router.delete("/{sync_id}")
-def delete(caller: Authenticated, sync_id: str) -> Deleted:
-    """Delete a sync with its records; consumers stop seeing them at once."""
+def delete(
+    caller: Authenticated,
+    sync_id: str,
+    keep_records: Annotated[bool, Query(description="leave in the stream what the sync brought")] = False,
+) -> Deleted:
+    """Delete a sync with its records, which consumers stop seeing at once, or without them."""
 
     def work(session: Session) -> UUID:
         sync = find(session, Sync, caller.org_id, sync_id, Lock.CHANGE)
-        remove(session, sync)
+        remove(session, sync, keep_records=keep_records)
         return sync.id
 
     deleted = Deleted(id=caller.write(work))

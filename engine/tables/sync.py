@@ -59,7 +59,9 @@ class Sync(Resource, table=True):
     health_reason: JsonObject | None = Field(default=None, sa_column=Column(JsonColumn, nullable=True))
     initial_backfill_completed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     removed_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
-    """Deleted for the API; its records are being erased in the background."""
+    """Deleted for the API; its records are being erased in the background, unless they are kept."""
+    keeps_records: bool = False
+    """What it brought stays in the stream after it is removed."""
     trimmed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     """When records beyond `max_age_days` were last taken out of the stream."""
 

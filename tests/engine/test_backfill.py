@@ -470,6 +470,28 @@ def test_removed_syncs_are_erased(
         assert session.exec(select(Stream)).first() is not None
 
 
+def test_deleting_a_sync_can_leave_its_records(
+    api: httpx.Client, database: Database, reader: Reader, upstream: Any, start: Any, stream: str
+) -> None:
+    """Consumers go on to get them, and nothing is read any more."""
+    upstream.fill(CUSTOMERS, 3)
+    path, ids = start()
+    reader.read(ids)
+    consumer = api.post("/v1/http-consumers", json={"stream_id": stream, "slug": "main"}).json()["id"]
+
+    api.delete(path, params={"keep_records": True}).raise_for_status()
+    erase_removed(database)
+
+    assert api.get(path).status_code == 404
+    assert len(records(database, path)) == 3
+    messages = api.get(f"/v1/http-consumers/{consumer}/next", params={"batch_size": 10}).json()["data"]
+    assert {message["record"]["upstream_id"] for message in messages} == {"cus_0", "cus_1", "cus_2"}
+    assert api.delete(f"/v1/streams/{stream}").status_code == 422  # because of the consumer
+    api.delete(f"/v1/http-consumers/{consumer}").raise_for_status()
+    api.delete(f"/v1/streams/{stream}").raise_for_status()
+    assert records(database, path) == []
+
+
 def test_page_and_cursor_commit_together(
     database: Database, reader: Reader, upstream: Any, start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

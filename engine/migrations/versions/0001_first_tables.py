@@ -205,6 +205,7 @@ def upgrade() -> None:
         sa.Column("health_reason", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=True),
         sa.Column("initial_backfill_completed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("removed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("keeps_records", sa.Boolean(), nullable=False),
         sa.Column("trimmed_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
             ["credential_id"], ["credential.id"], name=op.f("fk_sync_credential_id"), ondelete="SET NULL"
