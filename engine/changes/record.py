@@ -12,7 +12,7 @@ from engine.backfill.outcome import go_on, succeed, target_of
 from engine.backfill.store import cutoff_of, store
 from engine.changes.feed import EventPage, Touch, Verdict, judge_touch
 from engine.changes.position import Ask, Position
-from engine.changes.rhythm import Rhythm, has_gap, rest_s
+from engine.changes.rhythm import Rhythm, has_gap, rest_s, turn_s
 from engine.providers.paging import Cursor
 from engine.providers.records import Page, UpstreamRecord, is_older
 from engine.syncs import passes_of, read_again
@@ -153,7 +153,7 @@ def _move(
 
 
 def _next(session: Session, claim: Claim, held: Held, now: datetime, rhythm: Rhythm) -> Claim | None:
-    """On to the next page or object; after the last, rest until the next look and leave room to backfills."""
+    """On to the next page or object; after the last, rest until the next look and leave room to others."""
     progress = held.progress
     position = Position.of(progress.position)
     if position.asks or progress.cursor is not None:
@@ -162,9 +162,9 @@ def _next(session: Session, claim: Claim, held: Held, now: datetime, rhythm: Rhy
     progress.checked_at = progress.done_at = now
     progress.changed_at = progress.changed_at or now
     due_at = rhythm.next_look(held.sync.sync_frequency, progress.created_at, progress.changed_at, now)
-    if not all(each.done_at for each in passes_of(session, held.sync.id)):
-        due_at = max(due_at, now + timedelta(seconds=position.requests * rest_s(claim.rate_limit)))
-    release(held, due_at)
+    is_backfilling = not all(each.done_at for each in passes_of(session, held.sync.id))
+    rest = position.requests * (rest_s if is_backfilling else turn_s)(claim.rate_limit)
+    release(held, max(due_at, now + timedelta(seconds=rest)))
     return None
 
 

@@ -51,7 +51,12 @@ def on_the_clock(anchor: datetime, now: datetime) -> datetime:
 
 def rest_s(rate_limit: RateLimit) -> float:
     """The rest after each page of a pass that nobody waits for."""
-    return SHARE * rate_limit.interval / rate_limit.allowed_requests
+    return SHARE * turn_s(rate_limit)
+
+
+def turn_s(rate_limit: RateLimit) -> float:
+    """How long one request takes up of the allowance: a look of many rests as long as it took."""
+    return rate_limit.interval / rate_limit.allowed_requests
 
 
 def has_gap(checked_at: datetime, retention: timedelta, now: datetime) -> bool:

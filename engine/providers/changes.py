@@ -32,7 +32,11 @@ class Watch(Part):
 
     def values(self, moment: datetime) -> dict[str, str]:
         """What `{since}` becomes."""
-        return {SINCE: spell(moment - timedelta(seconds=self.overlap_s), self.spelling)}
+        return {SINCE: spell(self.back_to(moment), self.spelling)}
+
+    def back_to(self, moment: datetime) -> datetime:
+        """Where a look begins that comes after one up to a moment."""
+        return moment - timedelta(seconds=self.overlap_s)
 
 
 class UpdatedSince(Watch):
@@ -46,6 +50,8 @@ class UpdatedSince(Watch):
     """Sent by POST; `{since}` in any of its strings stands for the moment."""
     paging: Paging | None = None
     """If it is not the collection's own."""
+    newest_first: bool = False
+    """The list is not narrowed but ordered: it is read up to what was updated before the moment."""
 
     def path_for(self, own: str) -> str:
         return own if self.path is None else self.path.replace("{path}", own)

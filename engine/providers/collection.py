@@ -1,15 +1,20 @@
 """What a collection is: where its list is, how it pages, what its records are, how its changes are seen."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from engine.providers.changes import UpdatedSince
 from engine.providers.paging import Cursor, Paging
 from engine.providers.part import Part
+from engine.providers.paths import dig, instant
 from engine.providers.template import Values, filled, filled_text, placed
 from engine.tables.base import JsonObject
+
+TOUCH_SLACK: Final = timedelta(minutes=10)
+"""A parent may tell late that it was touched."""
 
 
 class RecordPaths(Part):
@@ -39,6 +44,15 @@ class Parent(Part):
     """Where a parent holds an id that sets the ids of its records apart from those of other parents."""
     missing: tuple[int, ...] = (404, 410)
     """Statuses of a list that mean that this parent has none."""
+    touched: str | None = None
+    """Where a parent tells when its list was last added to: looks for changes pass over those of before."""
+    since: datetime | None = None
+    """Set in a look for changes: what was not touched since is passed over."""
+
+    def is_untouched(self, item: JsonValue) -> bool:
+        """Whether a look need not visit this parent."""
+        touched_at = instant(dig(item, self.touched)) if self.touched else None
+        return touched_at is not None and self.since is not None and touched_at < self.since
 
 
 class Collection(Part):
@@ -57,15 +71,25 @@ class Collection(Part):
     """Instead of the provider's feed."""
     forgets: bool = False
     """Old objects drop off the list, so that absence does not mean deleted."""
+    back_to: datetime | None = None
+    """Set in a look at a list that runs from new to old: what comes after has been seen."""
+
+    def has_seen(self, record: JsonValue) -> bool:
+        """Whether a look has come to where the one before it began."""
+        updated_at = instant(dig(record, self.record.updated)) if self.record.updated else None
+        return updated_at is not None and self.back_to is not None and updated_at < self.back_to
 
     def narrowed(self, changes: UpdatedSince, since: datetime) -> "Collection":
         """The same collection, whose list holds only what changed since a moment."""
         own = self.params if changes.path is None else {}
+        parent = self.parent and self.parent.model_copy(update={"since": since - TOUCH_SLACK})
         narrow = {
             "path": changes.path_for(self.path),
             "params": {**own, **changes.params_since(since)},
             "body": changes.body_since(since) or self.body,
             "paging": changes.paging_since(self.paging, since),
+            "parent": parent,
+            "back_to": changes.back_to(since) if changes.newest_first else None,
         }
         return self.model_copy(update=narrow)
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 from engine.providers.answer import UnreadableAnswerError
 from engine.providers.auth import Exchanged
-from engine.providers.records import instant
+from engine.providers.paths import instant
 from engine.providers.urls import fill
 from engine.tables.base import JsonMapping
 

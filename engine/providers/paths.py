@@ -1,4 +1,6 @@
-"""Reads values out of JSON by dotted paths."""
+"""Reads values out of JSON: by dotted paths, and as moments."""
+
+from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
@@ -8,3 +10,15 @@ def dig(value: JsonValue, path: str) -> JsonValue:
     for name in path.split("."):
         value = value.get(name) if isinstance(value, dict) else None
     return value
+
+
+def instant(value: JsonValue) -> datetime | None:
+    """A provider's timestamp, in seconds since 1970 or ISO 8601; nothing when it is neither."""
+    value = value.replace("Z+0000", "Z") if isinstance(value, str) else value  # Marketo says it twice
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value, UTC)
+        parsed = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except (ValueError, OverflowError, OSError):
+        return None
+    return parsed.replace(tzinfo=UTC) if parsed and parsed.tzinfo is None else parsed

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import pairwise
 
 from pydantic import JsonValue
@@ -13,7 +13,7 @@ from engine.providers.answer import Answer, UnreadableAnswerError
 from engine.providers.catalogue import Provider
 from engine.providers.collection import RecordPaths
 from engine.providers.paging import Cursor
-from engine.providers.paths import dig
+from engine.providers.paths import dig, instant
 from engine.providers.walk import ending_with, is_of_parents, items, scope_of, step
 from engine.tables.base import JsonObject
 
@@ -74,18 +74,6 @@ def read_record(paths: RecordPaths, item: JsonValue, upstream_id: str | None = N
         updated_at=instant(dig(item, paths.updated)) if paths.updated else None,
         deleted=paths.deleted is not None and dig(item, paths.deleted) is True,
     )
-
-
-def instant(value: JsonValue) -> datetime | None:
-    """A provider's timestamp, in seconds since 1970 or ISO 8601; nothing when it is neither."""
-    value = value.replace("Z+0000", "Z") if isinstance(value, str) else value  # Marketo says it twice
-    try:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return datetime.fromtimestamp(value, UTC)
-        parsed = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except (ValueError, OverflowError, OSError):
-        return None
-    return parsed.replace(tzinfo=UTC) if parsed and parsed.tzinfo is None else parsed
 
 
 def is_older(record: UpstreamRecord, cutoff: datetime) -> bool:

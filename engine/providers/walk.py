@@ -96,10 +96,10 @@ def _step(
     provider: Provider, collection: Collection, cursor: Cursor | None, answer: Answer, ids: Sequence[str]
 ) -> Step:
     if collection.parent is None:
-        return Step(collection.paging.following(answer, ids, cursor))
+        return Step(_following(collection, answer, ids, cursor))
     if not _left(cursor):
         return _after_parents(provider, collection, collection.parent, cursor, answer)
-    page = None if answer.is_missing else _next_page(collection, cursor, answer, ids)
+    page = None if answer.is_missing else _following(collection, answer, ids, _inner(cursor, "page"))
     parents = _inner(cursor, "parents")
     left: list[JsonValue] = [*_left(cursor)]
     if page is not None:
@@ -108,10 +108,10 @@ def _step(
     return Step(None if is_over else {"parents": parents, "left": left[1:]}, is_onward=True)
 
 
-def _next_page(
-    collection: Collection, cursor: Cursor | None, answer: Answer, ids: Sequence[str]
+def _following(
+    collection: Collection, answer: Answer, ids: Sequence[str], cursor: Cursor | None
 ) -> Cursor | None:
-    return collection.paging.following(answer, ids, _inner(cursor, "page"))
+    return None if collection.has_seen(answer.last) else collection.paging.following(answer, ids, cursor)
 
 
 def _after_parents(
@@ -123,7 +123,8 @@ def _after_parents(
     ids = [str(dig(item, above.record.id)) for item in found]
     onward = _step(provider, above, here, ending_with(answer, found), ids)
     parents, below = onward.following, next(iter(_left(here)), {})
-    left: list[JsonValue] = [_named(collection, parent, item, below) for item in found]
+    visited = [item for item in found if not parent.is_untouched(item)]
+    left: list[JsonValue] = [_named(collection, parent, item, below) for item in visited]
     if not left and parents is None:
         return Step(None)
     is_onward = onward.is_onward if is_higher else parents != here or parents is None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -26,7 +26,7 @@ class KilledError(BaseException):
 
 @dataclass
 class Change:
-    """What has been done upstream, as ids in the stream."""
+    """What has been done upstream, by collection and upstream id."""
 
     live: set[str]
     gone: set[str] = field(default_factory=set)
@@ -73,7 +73,24 @@ def github() -> Case:
         "github:release": 1,
     }
     properties = {"kind": "github_app", "installation_id": "77", "account_login": "choam"}
-    return Case(fake, properties, expected, OAuthClient(fake.app_id, fake.private_key))
+    return Case(fake, properties, expected, OAuthClient(fake.app_id, fake.private_key), change_github)
+
+
+def change_github(fake: GitHub, at: datetime) -> Change:
+    """Issues and pull requests of two repositories, and a commit that was made weeks before it was pushed."""
+    stamp = at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    issues, pulls = fake.lists["/repos/choam/spice/issues"], fake.lists["/repos/choam/water/pulls"]
+    issues[1] |= {"updated_at": stamp, "title": "changed"}
+    issues[3] |= {"updated_at": stamp, "title": "a pull request"}
+    issues.append({"id": 777, "created_at": stamp, "updated_at": stamp})
+    pulls.append({"id": 888, "created_at": stamp, "updated_at": stamp})
+    fake.lists["/repos/choam/spice/pulls"][5] |= {"updated_at": stamp, "title": "changed"}
+    late = (at - timedelta(days=20)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    dates = {"author": {"date": late}, "committer": {"date": late}}
+    fake.lists["/repos/choam/water/commits"].append({"sha": "f" * 40, "commit": dates})
+    fake.repositories[1]["pushed_at"] = stamp
+    changed = {"issue/10001", "issue/777", "pull_request/888", "pull_request/10005"}
+    return Change({*changed, f"commit/2:{'f' * 40}"})
 
 
 def salesforce() -> Case:
@@ -96,7 +113,8 @@ def change_salesforce(fake: Salesforce, at: datetime) -> Change:
     fake.put("Contact", 17, stamp, Custom__c="changed")
     fake.put("Contact", 18, stamp, IsDeleted=True)
     fake.put("Contact", 901, stamp, IsDeleted=True)  # created and deleted: it was never here
-    return Change({fake.id_of("Contact", 900), fake.id_of("Contact", 17)}, {fake.id_of("Contact", 18)})
+    names = [f"contact/{fake.id_of('Contact', number)}" for number in (900, 17, 18)]
+    return Change({*names[:2]}, {names[2]})
 
 
 def shopify() -> Case:
@@ -132,10 +150,10 @@ def look(database: Database, reader: Reader, sync_path: str) -> None:
 
 
 def records_of(database: Database, sync_path: str) -> dict[str, Record]:
-    """What the stream holds, by upstream id."""
+    """What the stream holds, by collection and upstream id."""
     with database.read() as session:
         found = session.exec(select(Record).where(Record.sync_id == UUID(sync_path.rsplit("/", 1)[1]))).all()
-    return {each.upstream_id: each for each in found}
+    return {f"{each.collection_id.partition(':')[2]}/{each.upstream_id}": each for each in found}
 
 
 def make_due(database: Database, *progress_ids: UUID) -> None:

@@ -13,8 +13,8 @@ from engine.backfill.verdict import Failure, judge, retry_after, wait_s
 from engine.health import PATIENCE, Health, HealthStatus, Reading, Trouble, TroubleCode, decide, since
 from engine.providers.answer import Answer, UnreadableAnswerError
 from engine.providers.catalogue import FILES, Provider, load_catalogue, read_provider
-from engine.providers.paths import dig
-from engine.providers.records import instant, read_page
+from engine.providers.paths import dig, instant
+from engine.providers.records import read_page
 from engine.tables import Progress
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -59,7 +59,13 @@ class GitHub(Fake):
         """A repository with so many of each."""
         number = len(self.repositories) + 1
         self.repositories.append(
-            {"id": number, "full_name": name, "created_at": dated(number), "updated_at": dated(number)}
+            {
+                "id": number,
+                "full_name": name,
+                "created_at": dated(number),
+                "updated_at": dated(number),
+                "pushed_at": dated(number),
+            }
         )
         for kind, count in counts.items():
             self.lists[f"/repos/{name}/{kind}"] = [_thing(kind, number, each) for each in range(count)]
@@ -95,6 +101,7 @@ class GitHub(Fake):
         if found is None:
             raise RefusedError(404, MISSING)
         asked = query(request, ALLOWED[path.rsplit("/", 1)[1]], INVALID)
+        found = _ordered(path.rsplit("/", 1)[1], found, asked)
         size, page = min(int(asked.get("per_page", "30")), 100), int(asked.get("page", "1"))
         some = found[(page - 1) * size : page * size]
         body: object = some
@@ -125,6 +132,24 @@ class GitHub(Fake):
         said, now = json.loads(_bytes(claims)), time.time()
         is_timely = said["iat"] <= now < said["exp"] <= now + 600
         return json.loads(_bytes(head))["alg"] == "RS256" and said["iss"] == self.app_id and is_timely
+
+
+def _ordered(kind: str, found: list[dict[str, Any]], asked: dict[str, str]) -> list[dict[str, Any]]:
+    """The list as asked for; unasked, other lists than commits come by creation, newest first."""
+    if kind == "repositories":
+        return found
+    if kind == "commits":
+        found = sorted(found, key=_committed_at, reverse=True)
+        return [each for each in found if _committed_at(each) >= asked.get("since", "")]
+    by, direction = asked.get("sort", "created"), asked.get("direction", "desc")
+    if by not in {"created", "updated"} or direction not in {"asc", "desc"}:
+        raise RefusedError(422, INVALID)
+    found = sorted(found, key=lambda each: str(each[f"{by}_at"]), reverse=direction == "desc")
+    return [each for each in found if each["updated_at"] >= asked.get("since", "")]
+
+
+def _committed_at(commit: dict[str, Any]) -> str:
+    return str(commit["commit"]["committer"]["date"])
 
 
 def _bytes(part: str) -> bytes:
