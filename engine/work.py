@@ -3,14 +3,20 @@
 import os
 import threading
 import time
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Final
+from uuid import UUID
 
 import structlog
 from celery import Celery
 from celery.signals import task_prerun, worker_shutting_down
+from sqlalchemy.exc import SQLAlchemyError
 
 from engine.app import create_celery
 from engine.authority import own_apps
+from engine.backfill.claim import LEASE, renew
 from engine.backfill.fetch import new_client
 from engine.backfill.pace import Pace
 from engine.backfill.reader import Reader
@@ -20,13 +26,18 @@ from engine.providers.catalogue import load_catalogue
 from engine.schema import open_database
 from engine.sealing import Safe
 from engine.settings import Settings
+from foundation.database import utc_now
 from foundation.hints import BROKER_ERRORS
+from foundation.leases import LeaseKeeper
 from foundation.queue import Role
 
 SWEEP_EVERY_S: Final = 1.0
 PURGE_EVERY_S: Final = 60.0
 GRACE_S: Final = 1.5
-"""After that, a request still under way is abandoned; its lease runs out and the page is read again."""
+"""After that, a request still under way is abandoned, and its reading left to other workers."""
+LAST_WORDS_S: Final = 0.5
+"""How long the database may take to be told; otherwise the leases run out."""
+RENEW_EVERY_S: Final = 1.0
 STUCK_AFTER_S: Final = 60.0
 EXIT_STUCK: Final = 70
 
@@ -47,12 +58,13 @@ def work(settings: Settings) -> None:
         own_apps=own_apps(settings.providers),
         rhythm=Rhythm(settings.watch_floor_s, settings.watch_ceiling_s, settings.whole_pass_every_s),
     )
+    LeaseKeeper(reader.leases, partial(_renew, reader), every_s=RENEW_EVERY_S)
     app = create_celery(broker_url, reader)
     clock = Clock(new_celery(broker_url, Role.PUBLISHER), stopping)
 
     def stop(**_: object) -> None:
         stopping.set()
-        threading.Thread(target=_leave_in_time, name="grace", daemon=True).start()
+        threading.Thread(target=_leave_in_time, args=(reader,), name="grace", daemon=True).start()
 
     worker_shutting_down.connect(stop, weak=False)
     task_prerun.connect(clock.note_progress, weak=False)
@@ -114,6 +126,14 @@ def _arguments(settings: Settings) -> list[str]:
     ]
 
 
-def _leave_in_time() -> None:
+def _renew(reader: Reader, held: Mapping[UUID, int]) -> None:
+    renew(reader.database, held, until=utc_now() + LEASE)
+
+
+def _leave_in_time(reader: Reader) -> None:
+    """Let others have what is still being read, and end."""
     time.sleep(GRACE_S)
+    threading.Timer(LAST_WORDS_S, os._exit, [0]).start()
+    with suppress(SQLAlchemyError):
+        renew(reader.database, reader.leases.held(), until=None)
     os._exit(0)

@@ -1,5 +1,6 @@
 """Taking a due reading, and giving it back. A lease says how long, a fence says who."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -11,9 +12,12 @@ from engine.providers.catalogue import RateLimit
 from engine.providers.paging import Cursor
 from engine.syncs import HINT_TRUSTED_FOR, begin_pass, is_over
 from engine.tables import Credential, JsonObject, Progress, ReadingKind, Sync, SyncStatus
+from foundation.database import Database
 
-LEASE: Final = timedelta(seconds=12)
-"""Longer than a request may take; every stored page renews it."""
+LEASE: Final = timedelta(seconds=5)
+"""How long a killed worker keeps its readings from others: a living one renews it before it ends."""
+SILENT_AT_MOST_S: Final = 12.0
+"""Longer than a request may take; whoever stores nothing for so long has no lease renewed any more."""
 TURN_AWAY: Final = timedelta(seconds=0.5)
 
 
@@ -40,6 +44,11 @@ class Claim:
     wanted: frozenset[str]
     """The collections that the sync has."""
     credential: Credential = field(repr=False)
+
+    @property
+    def fences(self) -> Mapping[UUID, int]:
+        """What is held of it: the reading, under its fence."""
+        return {self.progress_id: self.fence}
 
     @property
     def needs_request(self) -> bool:
@@ -101,6 +110,15 @@ def hold(session: Session, claim: Claim) -> Held | None:
     if held is None or held.progress.fence != claim.fence or held.sync.removed_at is not None:
         return None
     return held
+
+
+def renew(database: Database, held: Mapping[UUID, int], until: datetime | None) -> None:
+    """Hold on to these readings, by id and fence, or let go; those taken over by others are left alone."""
+    with database.write() as session:
+        rows = select(Progress).where(col(Progress.id).in_(held))
+        for progress in session.exec(rows.with_for_update(skip_locked=True)):
+            if progress.fence == held[progress.id] and progress.leased_until is not None:
+                progress.leased_until = until
 
 
 def release(held: Held, due_at: datetime, *, hinted: bool = False) -> None:

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from sqlmodel import Session
 
 from engine.authority import Authority
-from engine.backfill.claim import Claim, claim, hold, release
+from engine.backfill.claim import SILENT_AT_MOST_S, Claim, claim, hold, release
 from engine.backfill.fetch import FetchError
 from engine.backfill.outcome import record_failure
 from engine.backfill.pace import Pace
@@ -26,6 +26,7 @@ from engine.providers.catalogue import Catalogue
 from engine.sealing import Safe
 from engine.transactions import retrying
 from foundation.database import Database, utc_now
+from foundation.leases import Leases
 
 SLICE_S: Final = 3.0
 LONGEST_SLEEP_S: Final = 1.0
@@ -48,6 +49,7 @@ class Reader:
     slice_s: float = SLICE_S
     own_apps: Mapping[str, OAuthClient] = field(default_factory=dict)
     rhythm: Rhythm = field(default_factory=Rhythm)
+    leases: Leases = field(default_factory=lambda: Leases(SILENT_AT_MOST_S))
 
     def read(self, progress_ids: Sequence[UUID]) -> Sequence[UUID]:
         """Read what can be read in one slice; says which readings have more to do right now."""
@@ -64,9 +66,8 @@ class Reader:
         taken = retrying(self.database, lambda session: claim(session, progress_id, utc_now()))
         if taken is None:
             return False
-        with structlog.contextvars.bound_contextvars(
-            sync_id=str(taken.sync_id), collection_id=taken.collection_id
-        ):
+        about = {"sync_id": str(taken.sync_id), "collection_id": taken.collection_id}
+        with structlog.contextvars.bound_contextvars(**about), self.leases.holding(taken.fences):
             return self._read_pages(taken, over_at)
 
     def _read_pages(self, taken: Claim, over_at: float) -> bool:
@@ -88,6 +89,7 @@ class Reader:
                     may_renew = False
                     access = self.authority.access(taken.credential, instead_of=access)
                 else:
+                    self.leases.hold(taken.fences)
                     if going is not None and (rest := self._rest(going)) > 0:
                         return self._give_back(going, rest)
         except FetchError as exc:

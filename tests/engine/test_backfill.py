@@ -10,10 +10,10 @@ from uuid import UUID
 
 import httpx
 import pytest
-from sqlmodel import col, select, update
+from sqlmodel import case, col, select, update
 
 from engine.backfill import outcome
-from engine.backfill.claim import claim
+from engine.backfill.claim import claim, renew
 from engine.backfill.reader import Reader
 from engine.hints import READ
 from engine.sweep import erase_removed, find_due
@@ -58,7 +58,8 @@ def make_due(database: Database, *progress_ids: UUID) -> None:
     now = utc_now()
     with database.write() as session:
         due = update(Progress).where(col(Progress.id).in_(progress_ids))
-        session.exec(due.values(due_at=now, leased_until=None, hinted_until=None))
+        ended = case((col(Progress.leased_until).is_not(None), now))
+        session.exec(due.values(due_at=now, leased_until=ended, hinted_until=None))
 
 
 def test_reads_every_page(
@@ -160,6 +161,26 @@ def test_unchanged_records_are_not_appended_again(
     assert moved == {upstream.objects[CUSTOMERS][6]["id"]}
     assert all(before[each][0] == after[each][0] for each in before)
     assert sorted(after[each][1] for each in (*moved, "cus_new")) == [121, 122]
+
+
+def test_leases_are_renewed_and_given_up(
+    database: Database, reader: Reader, upstream: Any, start: Any
+) -> None:
+    """By id and fence: nobody prolongs, or ends, what another worker has by now."""
+    _, ids = start("stripe:customer", "stripe:invoice")
+    with database.write() as session:
+        mine = claim(session, ids[0], utc_now())
+        other = claim(session, ids[1], utc_now())
+    assert mine is not None
+    assert other is not None
+    held = {mine.progress_id: mine.fence, other.progress_id: other.fence - 1}
+    before, later = progress(database, ids[1]).leased_until, utc_now() + timedelta(seconds=30)
+
+    renew(database, held, later)
+    assert [progress(database, each).leased_until for each in ids] == [later, before]
+
+    renew(database, held, None)
+    assert [progress(database, each).leased_until for each in ids] == [None, before]
 
 
 def test_indices_follow_commits(database: Database, reader: Reader, upstream: Any, start: Any) -> None:

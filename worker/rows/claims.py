@@ -1,6 +1,6 @@
 """Claiming: of all the messages about a row, and all the workers that read them, one gets to do the step."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -65,7 +65,7 @@ def claim(
     ]
 
 
-def renew(database: Database, held: dict[UUID, int], *, until: datetime) -> None:
+def renew(database: Database, held: Mapping[UUID, int], *, until: datetime) -> None:
     """Hold on to these rows (id -> fence) for longer; rows taken over by others are left alone."""
     with database.write() as session:
         rows = session.exec(

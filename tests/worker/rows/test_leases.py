@@ -64,7 +64,7 @@ def test_held_rows_are_renewed_until_the_end(keeper: LeaseKeeper, renewals: Rene
         assert renewals.next() == {c.connection.id: c.connection.fence for c in held}
         assert renewals.next()
 
-    assert keeper._held == {}
+    assert keeper.held() == {}
 
 
 def test_released_row_is_renewed_no_more(keeper: LeaseKeeper, renewals: Renewals) -> None:
@@ -85,7 +85,7 @@ def test_newer_claim_of_the_same_row_stays(keeper: LeaseKeeper) -> None:
     with keeper.holding([newer]):
         with keeper.holding([]):
             keeper.release([old])
-        assert keeper._held == {old.connection.id: 9}
+        assert keeper.held() == {old.connection.id: 9}
 
 
 def test_block_that_raises_lets_go(keeper: LeaseKeeper) -> None:
@@ -98,7 +98,7 @@ def test_block_that_raises_lets_go(keeper: LeaseKeeper) -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
 
-    assert keeper._held == {}
+    assert keeper.held() == {}
 
 
 def test_database_that_is_away_for_a_moment_ends_nothing(keeper: LeaseKeeper, renewals: Renewals) -> None:
