@@ -9,7 +9,7 @@ from typing import Final
 from pydantic import BaseModel, Field
 
 PATIENCE: Final = timedelta(minutes=5)
-"""How long a provider may be away before that is an error and not just a warning."""
+"""How long what may pass by itself can last before that is an error and not just a warning."""
 
 
 class HealthStatus(StrEnum):
@@ -30,6 +30,7 @@ class TroubleCode(StrEnum):
     PROVIDER_UNAVAILABLE = "provider_unavailable"
     RATE_LIMITED = "rate_limited"
     COLLECTION_FAILED = "collection_failed"
+    WORKER_DIED = "worker_died"
 
 
 PARTS: Final = {
@@ -37,7 +38,9 @@ PARTS: Final = {
     TroubleCode.PROVIDER_UNAVAILABLE: TroublePart.PROVIDER,
     TroubleCode.RATE_LIMITED: TroublePart.PROVIDER,
     TroubleCode.COLLECTION_FAILED: TroublePart.COLLECTION,
+    TroubleCode.WORKER_DIED: TroublePart.COLLECTION,
 }
+MAY_PASS: Final = frozenset({TroubleCode.PROVIDER_UNAVAILABLE, TroubleCode.WORKER_DIED})
 GRAVITY: Final = tuple(PARTS)
 """The first that anyone has is the one to tell."""
 
@@ -86,6 +89,6 @@ def since(trouble: Trouble, earlier: Trouble | None) -> Trouble:
 def _severity(trouble: Trouble, now: datetime) -> HealthStatus:
     if trouble.code is TroubleCode.RATE_LIMITED:
         return HealthStatus.WARNING
-    if trouble.code is TroubleCode.PROVIDER_UNAVAILABLE and now - trouble.since < PATIENCE:
+    if trouble.code in MAY_PASS and now - trouble.since < PATIENCE:
         return HealthStatus.WARNING
     return HealthStatus.ERROR

@@ -100,7 +100,7 @@ def change_frequency(session: Session, sync: Sync, provider: Provider, frequency
 def restart(progress: Progress) -> None:
     """Read anew at once. A slice that is under way loses its claim."""
     begin_pass(progress)
-    progress.failures = 0
+    progress.failures = progress.deaths = 0
     progress.started_at = progress.done_at = progress.leased_until = None
     progress.due_at = utc_now()
     progress.fence += 1

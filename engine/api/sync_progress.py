@@ -8,7 +8,7 @@ from engine.api.sync_shapes import CollectionProgress, ProgressState, SyncProgre
 from engine.health import Trouble, TroubleCode
 from engine.tables import ALL_COLLECTIONS, Progress, ReadingKind, Sync, SyncStatus
 
-NEEDS_A_PERSON: Final = frozenset({TroubleCode.CREDENTIAL_REJECTED, TroubleCode.COLLECTION_FAILED})
+NEEDS_A_PERSON: Final = frozenset(TroubleCode) - {TroubleCode.PROVIDER_UNAVAILABLE, TroubleCode.RATE_LIMITED}
 
 
 def progress_of_sync(sync: Sync, readings: Sequence[Progress]) -> SyncProgress:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlmodel import Session, col, func, select
 
+from engine.backfill.deaths import note_death
 from engine.providers.catalogue import RateLimit
 from engine.providers.paging import Cursor
 from engine.syncs import HINT_TRUSTED_FOR, begin_pass, is_over
@@ -80,6 +81,8 @@ def claim(session: Session, progress_id: UUID, now: datetime) -> Claim | None:
     """Take a reading if it is due and its sync has a free place."""
     held = _lock(session, progress_id)
     if held is None or not is_due(held.progress, held.sync, now) or held.sync.credential_id is None:
+        return None
+    if held.progress.leased_until is not None and note_death(session, held.sync, held.progress, now):
         return None
     rate_limit = RateLimit.model_validate(held.sync.rate_limit)
     if not _has_place(session, held.sync, rate_limit, now):

@@ -42,7 +42,7 @@ def record_page(
 def succeed(session: Session, claim: Claim, held: Held, now: datetime) -> None:
     """An answer ends the trouble of a reading, and perhaps of its sync."""
     had_trouble = held.progress.trouble is not None
-    held.progress.trouble, held.progress.failures = None, 0
+    held.progress.trouble, held.progress.failures, held.progress.deaths = None, 0, 0
     if had_trouble or held.sync.health_status != HealthStatus.HEALTHY:
         _clear_credential(session, claim)
         settle(session, held.sync, now)
@@ -62,6 +62,7 @@ def record_failure(session: Session, claim: Claim, failure: Failure, now: dateti
     held = hold(session, claim)
     if held is None:
         return
+    held.progress.deaths = 0
     if failure.code is TroubleCode.CREDENTIAL_REJECTED and not _reject_credential(session, claim, now):
         release(held, now)
     elif failure.code is TroubleCode.COLLECTION_FAILED and held.progress.cursor is not None:

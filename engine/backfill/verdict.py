@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from engine.health import PARTS, Trouble, TroubleCode
+from engine.health import PARTS, Trouble, TroubleCode, TroublePart
 
 SOON_S: Final = (1.0, 60.0)
 """First and longest bound of the wait when waiting alone may help."""
@@ -30,7 +30,7 @@ class Failure:
 
     def trouble(self, now: datetime, collection_id: str | None) -> Trouble:
         part = PARTS[self.code]
-        about = collection_id if self.code is TroubleCode.COLLECTION_FAILED else None
+        about = collection_id if part is TroublePart.COLLECTION else None
         return Trouble(part=part, code=self.code, message=self.message, since=now, collection_id=about)
 
 

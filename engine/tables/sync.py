@@ -96,6 +96,8 @@ class Progress(Identified, table=True):
     records_read: int = Field(default=0, sa_type=BigInteger)
     failures: int = 0
     """In a row, since the last page."""
+    deaths: int = 0
+    """How often in a row, since the last answer, a lease ran out because its worker had died."""
     trouble: JsonObject | None = Field(default=None, sa_column=Column(JsonColumn, nullable=True))
     started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     done_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

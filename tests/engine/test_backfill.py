@@ -163,6 +163,46 @@ def test_unchanged_records_are_not_appended_again(
     assert sorted(after[each][1] for each in (*moved, "cus_new")) == [121, 122]
 
 
+def test_a_deadly_page_does_not_take_every_worker(
+    api: httpx.Client, database: Database, reader: Reader, upstream: Any, start: Any
+) -> None:
+    """After three deaths in a row its reading rests, ever longer, and the health tells; a page ends that."""
+
+    def kill(_request: httpx.Request) -> httpx.Response:
+        raise KilledError
+
+    def die() -> None:
+        with pytest.raises(KilledError):
+            reader.read(ids)
+        make_due(database, *ids)
+
+    def rests_s() -> float:
+        """How long it rests, once somebody else looks at it."""
+        assert list(reader.read(ids)) == []
+        due_at = progress(database, ids[0]).due_at
+        make_due(database, *ids)
+        assert due_at is not None
+        return (due_at - utc_now()).total_seconds()
+
+    upstream.fill(CUSTOMERS, 1)
+    path, ids = start()
+    upstream.interfere = kill
+    for _ in range(3):
+        die()
+    first = rests_s()
+    health = api.get(path).json()["health"]
+    die()
+    second = rests_s()
+    upstream.interfere = lambda _request: None
+    reader.read(ids)
+
+    assert (health["status"], health["reason"]["code"]) == ("warning", "worker_died")
+    assert health["reason"]["collection_id"] == "stripe:customer"
+    assert 5 < first <= 10 < second <= 20
+    assert api.get(path).json()["health"]["status"] == "healthy"
+    assert progress(database, ids[0]).deaths == 0
+
+
 def test_leases_are_renewed_and_given_up(
     database: Database, reader: Reader, upstream: Any, start: Any
 ) -> None:

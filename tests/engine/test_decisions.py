@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from pydantic import ValidationError
 
+from engine.backfill.deaths import rest_s
 from engine.backfill.outcome import is_looping
 from engine.backfill.verdict import Failure, judge, retry_after, wait_s
 from engine.health import PATIENCE, Health, HealthStatus, Reading, Trouble, TroubleCode, decide, since
@@ -18,7 +19,7 @@ from engine.providers.records import read_page
 from engine.tables import Progress
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-CREDENTIAL, PROVIDER, LIMITED, COLLECTION = TroubleCode
+CREDENTIAL, PROVIDER, LIMITED, COLLECTION, DIED = TroubleCode
 
 
 def trouble(code: TroubleCode, began: datetime = NOW) -> Trouble:
@@ -34,6 +35,8 @@ def trouble(code: TroubleCode, began: datetime = NOW) -> Trouble:
         ([Reading(False, trouble(PROVIDER))], HealthStatus.WARNING, PROVIDER),
         ([Reading(True, trouble(PROVIDER, NOW - PATIENCE))], HealthStatus.ERROR, PROVIDER),
         ([Reading(True, trouble(COLLECTION)), Reading(True, None)], HealthStatus.ERROR, COLLECTION),
+        ([Reading(True, trouble(DIED))], HealthStatus.WARNING, DIED),
+        ([Reading(True, trouble(DIED, NOW - PATIENCE))], HealthStatus.ERROR, DIED),
         (
             [Reading(True, trouble(COLLECTION)), Reading(True, trouble(CREDENTIAL))],
             HealthStatus.ERROR,
@@ -111,6 +114,12 @@ def test_waits_are_bounded_and_jittered() -> None:
     assert len(set(quick)) == len(quick)
     assert min(slow) >= 30
     assert max(slow) <= 900
+
+
+def test_deaths_cost_ever_longer_rests() -> None:
+    """What may be chance costs nothing; nothing rests for more than a quarter of an hour."""
+    assert [rest_s(deaths) for deaths in range(1, 7)] == [0, 0, 10, 20, 40, 80]
+    assert rest_s(10_000) == 900
 
 
 @pytest.mark.parametrize(
