@@ -79,7 +79,8 @@ def is_due(progress: Progress, sync: Sync, now: datetime) -> bool:
 
 def claim(session: Session, progress_id: UUID, now: datetime) -> Claim | None:
     """Take a reading if it is due and its sync has a free place."""
-    held = _lock(session, progress_id)
+    sync_id = session.exec(select(Progress.sync_id).where(Progress.id == progress_id)).first()
+    held = _lock(session, sync_id, progress_id) if sync_id is not None else None
     if held is None or not is_due(held.progress, held.sync, now) or held.sync.credential_id is None:
         return None
     if held.progress.leased_until is not None and note_death(session, held.sync, held.progress, now):
@@ -109,7 +110,7 @@ def moved(claim: Claim, progress: Progress) -> Claim:
 
 def hold(session: Session, claim: Claim) -> Held | None:
     """The rows of a claim, unless somebody else has it by now or there is nothing left to read."""
-    held = _lock(session, claim.progress_id)
+    held = _lock(session, claim.sync_id, claim.progress_id)
     if held is None or held.progress.fence != claim.fence or held.sync.removed_at is not None:
         return None
     return held
@@ -139,8 +140,7 @@ def _begin(progress: Progress, now: datetime) -> None:
     progress.started_at = progress.started_at or now
 
 
-def _lock(session: Session, progress_id: UUID) -> Held | None:
-    sync_id = session.exec(select(Progress.sync_id).where(Progress.id == progress_id)).first()
+def _lock(session: Session, sync_id: UUID, progress_id: UUID) -> Held | None:
     lock_sync = select(Sync).where(Sync.id == sync_id).with_for_update(key_share=True)
     sync = session.exec(lock_sync).first()
     lock_progress = select(Progress).where(Progress.id == progress_id).with_for_update(key_share=True)
