@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from engine.oauth_apps import OAuthClient
 from engine.providers.connect import Connect, Inputs, token_form, token_url
+from engine.providers.issue import client_header
 from engine.tables import JsonObject
 
 TIMEOUT_S: Final = 10.0
@@ -51,16 +52,15 @@ class Exchange:
     ) -> JsonObject:
         """The provider's token answer."""
         form = token_form(connect, code=code, redirect_uri=redirect_uri, verifier=verifier)
-        basic = connect.client_auth == "basic"
-        if not basic:
+        headers = {"Accept": "application/json"}
+        if connect.client_auth == "basic":
+            headers["Authorization"] = client_header(client.client_id, client.client_secret)
+        else:
             form |= {"client_id": client.client_id, "client_secret": client.client_secret}
-        request = self._client.build_request(
-            "POST", token_url(connect, inputs), data=form, headers={"Accept": "application/json"}
-        )
-        auth = httpx.BasicAuth(client.client_id, client.client_secret) if basic else None
+        request = self._client.build_request("POST", token_url(connect, inputs), data=form, headers=headers)
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                status, body = await self._send(request, auth)
+                status, body = await self._send(request)
         except (httpx.HTTPError, TimeoutError) as exc:
             log.warning("connect.provider_unavailable", error=type(exc).__name__)
             raise ExchangeError("temporarily_unavailable", "The provider does not answer.") from None
@@ -69,8 +69,8 @@ class Exchange:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def _send(self, request: httpx.Request, auth: httpx.Auth | None) -> tuple[int, bytes]:
-        answer = await self._client.send(request, auth=auth, stream=True)
+    async def _send(self, request: httpx.Request) -> tuple[int, bytes]:
+        answer = await self._client.send(request, stream=True)
         try:
             body = bytearray()
             async for chunk in answer.aiter_bytes():

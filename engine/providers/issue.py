@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
+from urllib.parse import quote_plus
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -60,8 +61,13 @@ def token_request(
     headers = {"Accept": "application/json"}
     if grant.client_auth == "body":
         return TokenRequest(url, headers, {**form, "client_id": client_id, "client_secret": client_secret})
-    pair = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
-    return TokenRequest(url, headers | {"Authorization": f"Basic {pair}"}, form)
+    return TokenRequest(url, headers | {"Authorization": client_header(client_id, client_secret)}, form)
+
+
+def client_header(client_id: str, client_secret: str) -> str:
+    """RFC 6749, section 2.3.1: both are form-encoded before they are joined, as either may hold a colon."""
+    pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"
+    return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
 
 def installation_request(

@@ -1,9 +1,14 @@
 """The connect flow's decisions, as pure functions, and every provider's `connect` section."""
 
+import asyncio
+from urllib.parse import parse_qs
+
+import httpx
 import pytest
 
 from engine.connect.codes import Grant, accompanied
-from engine.connect.exchange import ExchangeError, judged
+from engine.connect.exchange import Exchange, ExchangeError, judged
+from engine.oauth_apps import OAuthClient
 from engine.providers.catalogue import Provider, load_catalogue
 from engine.providers.connect import (
     Connect,
@@ -66,6 +71,32 @@ def test_token_request() -> None:
         "redirect_uri": "r",
         "code_verifier": "v",
     }
+
+
+@pytest.mark.parametrize("client_auth", ["body", "basic"])
+def test_the_app_identifies_itself_in_one_place(client_auth: str) -> None:
+    """RFC 6749, section 2.3: in the form or in the header, never in both."""
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json={"access_token": "t"})
+
+    async def exchange() -> None:
+        exchange = Exchange(httpx.MockTransport(answer))
+        connect, client = CONNECT.model_copy(update={"client_auth": client_auth}), OAuthClient("a:b", "c+d")
+        await exchange.tokens(
+            connect, client, code="c", redirect_uri="r", verifier="v", inputs={"shop": "acme"}
+        )
+        await exchange.aclose()
+
+    asyncio.run(exchange())
+    form, header = parse_qs(asked[0].content.decode()), asked[0].headers.get("Authorization")
+
+    if client_auth == "body":
+        assert (form["client_id"], form["client_secret"], header) == (["a:b"], ["c+d"], None)
+    else:
+        assert (form.keys() & {"client_id", "client_secret"}, header) == (set(), "Basic YSUzQWI6YyUyQmQ=")
 
 
 @pytest.mark.parametrize("shop", ["", "acme.evil", "acme/", "ACME", "acme\n", "acme@evil"])

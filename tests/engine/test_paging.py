@@ -280,6 +280,14 @@ def test_token_requests() -> None:
     assert "pw" not in repr(in_body) + repr(in_header)
 
 
+def test_client_ids_and_secrets_may_hold_anything() -> None:
+    """RFC 6749, section 2.3.1: both are form-encoded, so that a colon joins nothing but them."""
+    request = token_request(refresh(client_auth="basic"), "https://x", "a:b", "c d+%é", {})
+
+    pair = base64.b64decode(request.headers["Authorization"].removeprefix("Basic ")).decode()
+    assert pair == "a%3Ab:c+d%2B%25%C3%A9"
+
+
 def test_client_credentials() -> None:
     """An application asks in its own name, with what else the provider wants to know."""
     grant = ClientCredentials(
