@@ -1,5 +1,6 @@
 """`/link/oauth2` (contract 6.3), the browser's part: to the provider, and back to the product with a code."""
 
+import re
 from typing import Annotated, Any, Final
 
 import structlog
@@ -23,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 CALLBACK: Final = "/link/oauth2/callback"
 MAX_STATE: Final = 5_000
+CODE_CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 AGAIN: Final = "Go back to the product that you came from and start again."
 TELL: Final = "Please tell the people who run the product that you came from."
 
@@ -109,8 +111,8 @@ def _refusal(
         return _error("unsupported_response_type", "response_type must be code.")
     if len(state) > MAX_STATE:
         return _error("invalid_request", f"state is longer than {MAX_STATE} characters.")
-    if code_challenge is not None and method != "S256":
-        return _error("invalid_request", "code_challenge_method must be S256.")
+    if code_challenge is not None and (method != "S256" or not CODE_CHALLENGE.fullmatch(code_challenge)):
+        return _error("invalid_request", "code_challenge must be that of code_challenge_method S256.")
     if missing := missing_inputs(connect, request.query_params):
         return _error("invalid_request", f"missing or malformed: {', '.join(missing)}.")
     return None

@@ -80,12 +80,15 @@ def redeem(
 
 
 def accompanied(grant: Grant, redirect_uri: str | None, verifier: str | None) -> bool:
-    """The redirect URI may be left out (the contract does not name it); a promised verifier may not."""
+    """The redirect URI may be left out (the contract does not name it); a promised verifier may not.
+
+    Nor may one come that was not promised: somebody took the promise out of the link (RFC 9700, 4.8.2).
+    """
     if redirect_uri is not None and redirect_uri != grant.redirect_uri:
         return False
-    if grant.code_challenge is None:
-        return True
-    return verifier is not None and hmac.compare_digest(challenge(verifier), grant.code_challenge)
+    if grant.code_challenge is None or verifier is None:
+        return grant.code_challenge is verifier
+    return hmac.compare_digest(challenge(verifier), grant.code_challenge)
 
 
 def knows_secret(safe: Safe, app: OAuthApp, client_secret: str) -> bool:

@@ -178,7 +178,9 @@ def test_what_must_come_with_a_code() -> None:
     assert accompanied(grant, "https://a.test", "v")
     assert not accompanied(grant, None, None)
     assert not accompanied(grant, "https://b.test", "v")
-    assert accompanied(grant.model_copy(update={"code_challenge": None}), None, None)
+    unpromised = grant.model_copy(update={"code_challenge": None})
+    assert accompanied(unpromised, None, None)
+    assert not accompanied(unpromised, None, "v")
 
 
 @pytest.mark.parametrize("provider", CONNECTED, ids=lambda provider: provider.name)

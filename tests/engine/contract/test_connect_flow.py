@@ -234,6 +234,12 @@ def test_pkce(browser: httpx.Client, app: dict[str, Any], provider: Any) -> None
     assert fetch(browser, app, code, code_verifier=VERIFIER).status_code == 200
 
 
+def test_pkce_cannot_be_taken_out_of_the_link(browser: httpx.Client, app: dict[str, Any], code: str) -> None:
+    """RFC 9700, 4.8.2: who brings a verifier had announced it, so a code without a challenge is not theirs."""
+    assert fetch(browser, app, code, code_verifier=VERIFIER).status_code == 400
+    assert fetch(browser, app, code).status_code == 200
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -263,7 +269,10 @@ def test_nobody_is_sent_where_the_app_does_not_allow(
     ("change", "error"),
     [
         ({"response_type": "token"}, "unsupported_response_type"),
-        ({"code_challenge": "x", "code_challenge_method": "plain"}, "invalid_request"),
+        ({"code_challenge": CHALLENGE}, "invalid_request"),
+        ({"code_challenge": CHALLENGE, "code_challenge_method": "plain"}, "invalid_request"),
+        ({"code_challenge": "é" * 43, "code_challenge_method": "S256"}, "invalid_request"),
+        ({"code_challenge": "", "code_challenge_method": "S256"}, "invalid_request"),
         ({"state": "x" * 5_001}, "invalid_request"),
     ],
 )
