@@ -29,7 +29,8 @@ class Connect(BaseModel):
     params: Mapping[str, str] = Field(default_factory=dict)
     """What else the authorise URL has to carry."""
     client_auth: Literal["body", "basic"] = "body"
-    pkce: bool = False
+    pkce: bool = True
+    """False for a provider that refuses what it does not know, instead of passing over it."""
     inputs: Mapping[str, str] = Field(default_factory=dict)
     """What the start link has to bring, as patterns; `{name}` stands for it in both URLs."""
     returns: Mapping[str, str] = Field(default_factory=dict)

@@ -29,7 +29,6 @@ CONNECT = Connect(
     scopes=("read", "list"),
     scope_separator=",",
     params={"prompt": "consent"},
-    pkce=True,
     inputs={"shop": "[a-z]+"},
     properties={
         "refresh_token": "refresh_token",
@@ -71,6 +70,17 @@ def test_token_request() -> None:
         "redirect_uri": "r",
         "code_verifier": "v",
     }
+
+
+def test_without_pkce() -> None:
+    """For a provider that refuses what it does not know."""
+    connect = CONNECT.model_copy(update={"pkce": False})
+    url = authorize_url(
+        connect, client_id="c", redirect_uri="r", state="s", scope=None, inputs={"shop": "acme"}, verifier="v"
+    )
+
+    assert "code_challenge" not in url
+    assert "code_verifier" not in token_form(connect, code="c", redirect_uri="r", verifier="v")
 
 
 @pytest.mark.parametrize("client_auth", ["body", "basic"])

@@ -1,7 +1,6 @@
 """Contract 6.3: a customer's OAuth credential, captured in a browser and fetched with a one-time code."""
 
 import base64
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import pytest
 from sqlmodel import col, select, update
 
 from engine.api import connect as connect_routes
+from engine.providers.connect import challenge
 from engine.settings import Settings
 from engine.tables import ConnectCode
 from foundation.database import Database, utc_now
@@ -29,7 +29,7 @@ TOKENS = {
     "stripe_user_id": "acct_1",
 }
 VERIFIER = "v" * 43
-CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).decode().rstrip("=")
+CHALLENGE = challenge(VERIFIER)
 
 
 @pytest.fixture
@@ -116,6 +116,9 @@ def test_the_whole_way(
         "scope": "read_only",
         "redirect_uri": f"{str(browser.base_url).rstrip('/')}/link/oauth2/callback/stripe",
     } == query(started)
+    verifier = parse_qs(provider[0].content.decode())["code_verifier"][0]
+    assert query(started)["code_challenge"] == challenge(verifier)
+    assert query(started)["code_challenge_method"] == "S256"
     assert back.headers["Location"].startswith(RETURN + "&")
     assert query(back)["state"] == "s 1&"
     assert answer.json() == {
@@ -235,7 +238,7 @@ def test_pkce(browser: httpx.Client, app: dict[str, Any], provider: Any) -> None
 
 
 def test_pkce_cannot_be_taken_out_of_the_link(browser: httpx.Client, app: dict[str, Any], code: str) -> None:
-    """RFC 9700, 4.8.2: who brings a verifier had announced it, so a code without a challenge is not theirs."""
+    """RFC 9700, 4.8.2: who brings a verifier had announced it; a code without a challenge is not theirs."""
     assert fetch(browser, app, code, code_verifier=VERIFIER).status_code == 400
     assert fetch(browser, app, code).status_code == 200
 
