@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from engine.api.caller import Services
-from engine.api.pages import error_page, onward
+from engine.api.pages import error_page, onward, onward_page, reads_html
 from engine.api.shapes import Failure
 from engine.connect.exchange import ExchangeError
 from engine.connect.journey import LASTS, Journey, open_journey, seal_journey
@@ -18,7 +18,7 @@ from foundation.database import utc_now
 
 PAGE: Final[dict[str, Any]] = {"description": "A page for people", "content": {"text/html": {}}}
 router = APIRouter(
-    prefix="/link/oauth2", tags=["connect flow"], responses={400: PAGE, 404: {"model": Failure}}
+    prefix="/link/oauth2", tags=["connect flow"], responses={200: PAGE, 400: PAGE, 404: {"model": Failure}}
 )
 log = structlog.get_logger(__name__)
 
@@ -51,7 +51,7 @@ def start(
     connect = provider.connect if provider else None
     refusal = _refusal(connect, request, response_type, state, code_challenge, code_challenge_method)
     if connect is None or refusal is not None:
-        return _back(redirect_uri, state[:MAX_STATE], refusal or {"error": "server_error"})
+        return _back(request, redirect_uri, state[:MAX_STATE], refusal or {"error": "server_error"})
     journey = Journey(
         oauth_app_id=app.id,
         redirect_uri=redirect_uri,
@@ -91,7 +91,7 @@ async def callback(request: Request, provider: str, state: str = "") -> Response
     except ExchangeError as exc:
         log.info("connect.failed", oauth_app_id=str(app.id), error=exc.error)
         answer = {"error": exc.error, "error_description": exc.sentence}
-    response = _back(journey.redirect_uri, journey.state, answer)
+    response = _back(request, journey.redirect_uri, journey.state, answer)
     response.delete_cookie(_cookie(journey), path=CALLBACK)
     return response
 
@@ -122,9 +122,10 @@ def _error(error: str, sentence: str) -> dict[str, str]:
     return {"error": error, "error_description": sentence}
 
 
-def _back(redirect_uri: str, state: str, answer: dict[str, str]) -> Response:
+def _back(request: Request, redirect_uri: str, state: str, answer: dict[str, str]) -> Response:
     """To the product; only ever called with a URL that its app allows."""
-    return onward(with_query(redirect_uri, answer | ({"state": state} if state else {})))
+    url = with_query(redirect_uri, answer | ({"state": state} if state else {}))
+    return onward_page(url) if reads_html(request) else onward(url)
 
 
 def _callback_url(services: Services, request: Request, provider: str) -> str:

@@ -7,15 +7,18 @@ from typing import Any, TypeAlias
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from engine.api.pages import error_page, reads_html
 from engine.errors import ApiError, Reasons
 
 log = structlog.get_logger(__name__)
 
 Tree: TypeAlias = "dict[str, list[str] | Tree]"
 WHOLE: str = "_self"
+PEOPLE: str = "/link/oauth2/"
+"""Below this, people come by with a browser."""
 
 
 def install(app: FastAPI) -> None:
@@ -73,6 +76,8 @@ async def _other(_request: Request, exc: Exception) -> JSONResponse:
     return answer(exc.status_code, summary)
 
 
-async def _unexpected(request: Request, exc: Exception) -> JSONResponse:
+async def _unexpected(request: Request, exc: Exception) -> Response:
     log.error("request.failed", method=request.method, path=request.url.path, error=type(exc).__name__)
+    if request.url.path.startswith(PEOPLE) and reads_html(request):
+        return error_page("Something went wrong here.", "Please try again in a minute.", status=500)
     return answer(500, "Internal error")

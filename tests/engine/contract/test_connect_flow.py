@@ -1,10 +1,12 @@
 """Contract 6.3: a customer's OAuth credential, captured in a browser and fetched with a one-time code."""
 
 import base64
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from html import unescape
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
@@ -405,12 +407,64 @@ def test_a_public_url_is_what_the_provider_hears(
     assert "Secure" in answer.headers["Set-Cookie"]
 
 
-def test_pages_leave_nothing_behind(browser: httpx.Client, app: dict[str, Any]) -> None:
+def test_a_browser_is_led_on_by_a_page(browser: httpx.Client, app: dict[str, Any], provider: Any) -> None:
+    """No redirect: browsers would hold it against the form-action of the provider's page."""
+    started = start(browser, app)
+    browser.headers["Accept"] = "text/html,application/xhtml+xml;q=0.9"
+
+    page = come_back(browser, started)
+
+    refresh, link = (unescape(each) for each in re.findall(r'(?:url=|href=")(https[^"]+)"', page.text))
+    code = parse_qs(urlsplit(link).query)["code"][0]
+    assert (page.status_code, "Location" in page.headers) == (200, False)
+    assert refresh == link
+    assert link.startswith(f"{RETURN}&code=")
+    assert "You are being taken back to product.test." in page.text
+    assert fetch(browser, app, code).status_code == 200
+
+
+def test_two_tabs(browser: httpx.Client, app: dict[str, Any], provider: Any) -> None:
+    """Each journey ends where it belongs, in whatever order."""
+    first, second = start(browser, app, state="1"), start(browser, app, state="2")
+
+    assert query(come_back(browser, second))["state"] == "2"
+    assert query(come_back(browser, first))["state"] == "1"
+
+
+def test_people_see_a_page_even_when_all_goes_wrong(
+    browser: httpx.Client, app: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("not for everybody's eyes")
+
+    monkeypatch.setattr(connect_routes, "any_app", fail)
+    browser.headers["Accept"] = "text/html"
+
+    answer = start(browser, app)
+
+    assert (answer.status_code, answer.headers["Content-Type"]) == (500, "text/html; charset=utf-8")
+    assert "Something went wrong here." in answer.text
+    assert "eyes" not in answer.text
+
+
+def test_pages_leave_nothing_behind(browser: httpx.Client, app: dict[str, Any], provider: Any) -> None:
     """No cache, no referrer, no script: the addresses carry codes."""
-    for answer in (start(browser, app), start(browser, app, redirect_uri="<script>")):
+    started = start(browser, app)
+    browser.headers["Accept"] = "text/html"
+    pages = [start(browser, app, redirect_uri="<script>"), come_back(browser, started)]
+
+    for answer in (started, *pages):
         assert answer.headers["Cache-Control"] == "no-store"
         assert answer.headers["Referrer-Policy"] == "no-referrer"
-    assert "<script>" not in answer.text
+    for page in pages:
+        style = re.search("<style>(.*)</style>", page.text, re.DOTALL)
+        assert style is not None
+        digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+        assert page.headers["Content-Security-Policy"] == (
+            f"default-src 'none'; style-src 'sha256-{digest}'; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        assert "<script" not in page.text
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"code": 1}', b'{"code": "a\\u0000"}'])
