@@ -8,10 +8,11 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from engine.api.caller import Services
+from engine.api.connect_cookie import USED, recall, remember
 from engine.api.pages import error_page, onward, onward_page, reads_html
 from engine.api.shapes import Failure
 from engine.connect.exchange import ExchangeError
-from engine.connect.journey import LASTS, Journey, open_journey, seal_journey
+from engine.connect.journey import Journey, open_journey, seal_journey
 from engine.oauth_apps import any_app
 from engine.providers.connect import Connect, authorize_url, missing_inputs, with_query
 from foundation.database import utc_now
@@ -22,9 +23,9 @@ router = APIRouter(
 )
 log = structlog.get_logger(__name__)
 
-CALLBACK: Final = "/link/oauth2/callback"
 MAX_STATE: Final = 5_000
 CODE_CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+ELSEWHERE: Final = "The connection was started in another browser, or cookies are off."
 AGAIN: Final = "Go back to the product that you came from and start again."
 TELL: Final = "Please tell the people who run the product that you came from."
 
@@ -42,6 +43,7 @@ def start(
 ) -> Response:
     """Send a browser to the provider, where its user agrees."""
     services: Services = request.app.state.services
+    base_url = _base_url(services, request)
     app = any_app(services.database, client_id)
     if app is None:
         return error_page("The link names an OAuth app that does not exist here.", TELL)
@@ -62,37 +64,38 @@ def start(
     url = authorize_url(
         connect,
         client_id=app.client_id,
-        redirect_uri=_callback_url(services, request, app.provider),
+        redirect_uri=_callback_url(base_url, app.provider),
         state=seal_journey(services.safe, journey),
         scope=scope,
         inputs=journey.inputs,
         verifier=journey.verifier,
     )
-    answer = onward(url)
-    _remember_browser(answer, request, services, journey)
-    return answer
+    response = onward(url)
+    remember(response, base_url, journey, journey.browser)
+    return response
 
 
 @router.get("/callback/{provider}", status_code=302, response_class=Response)
 async def callback(request: Request, provider: str, state: str = "") -> Response:
     """The provider sends the browser back; it goes on to the product with a one-time code."""
     services: Services = request.app.state.services
+    base_url = _base_url(services, request)
     journey = open_journey(services.safe, state, utc_now())
     if journey is None:
         return error_page("The link has expired, or was not started here.", AGAIN)
-    if request.cookies.get(_cookie(journey)) != journey.browser:
-        return error_page("The connection was started in another browser, or cookies are off.", AGAIN)
+    if (recalled := recall(request, base_url, journey)) != journey.browser:
+        return _used_page() if recalled == USED else error_page(ELSEWHERE, AGAIN)
     app = await run_in_threadpool(any_app, services.database, journey.oauth_app_id)
     if app is None or app.provider != provider or journey.redirect_uri not in app.redirect_uris:
         return error_page("The OAuth app has been changed in the meantime.", AGAIN)
     try:
-        callback_url = _callback_url(services, request, provider)
+        callback_url = _callback_url(base_url, provider)
         answer = {"code": await services.capture.run(app, journey, callback_url, request.query_params)}
     except ExchangeError as exc:
         log.info("connect.failed", oauth_app_id=str(app.id), error=exc.error)
         answer = {"error": exc.error, "error_description": exc.sentence}
     response = _back(request, journey.redirect_uri, journey.state, answer)
-    response.delete_cookie(_cookie(journey), path=CALLBACK)
+    remember(response, base_url, journey, USED)
     return response
 
 
@@ -128,23 +131,16 @@ def _back(request: Request, redirect_uri: str, state: str, answer: dict[str, str
     return onward_page(url) if reads_html(request) else onward(url)
 
 
-def _callback_url(services: Services, request: Request, provider: str) -> str:
-    base = services.public_url or str(request.base_url).rstrip("/")
-    return f"{base}{CALLBACK}/{provider}"
+def _used_page() -> Response:
+    """For the back button, and for reloading: the product has heard of this journey's end."""
+    sentence = "The provider's answer has been used, and each is used only once."
+    advice = "Go back to the product that you came from: it shows whether the account is connected."
+    return error_page(sentence, advice, title="This step is done already")
 
 
-def _remember_browser(answer: Response, request: Request, services: Services, journey: Journey) -> None:
-    answer.set_cookie(
-        _cookie(journey),
-        journey.browser,
-        max_age=int(LASTS.total_seconds()),
-        path=CALLBACK,
-        secure=(services.public_url or str(request.base_url)).startswith("https"),
-        httponly=True,
-        samesite="lax",  # the way back is a navigation from the provider's site
-    )
+def _base_url(services: Services, request: Request) -> str:
+    return services.public_url or str(request.base_url).rstrip("/")
 
 
-def _cookie(journey: Journey) -> str:
-    """One per journey, so that two tabs do not get in each other's way."""
-    return f"gangway_connect_{journey.browser[:8]}"
+def _callback_url(base_url: str, provider: str) -> str:
+    return f"{base_url}/link/oauth2/callback/{provider}"

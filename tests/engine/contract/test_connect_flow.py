@@ -404,7 +404,10 @@ def test_a_public_url_is_what_the_provider_hears(
         answer = httpx.get(f"{url}/link/oauth2/start", params=params, headers={"Host": "evil.test"})
 
     assert query(answer)["redirect_uri"] == "https://gangway.test/link/oauth2/callback/stripe"
-    assert "Secure" in answer.headers["Set-Cookie"]
+    assert re.fullmatch(
+        r"__Host-gangway_connect_\S+=\S+; HttpOnly; Max-Age=900; Path=/; SameSite=lax; Secure",
+        answer.headers["Set-Cookie"],
+    )
 
 
 def test_a_browser_is_led_on_by_a_page(browser: httpx.Client, app: dict[str, Any], provider: Any) -> None:
@@ -421,6 +424,21 @@ def test_a_browser_is_led_on_by_a_page(browser: httpx.Client, app: dict[str, Any
     assert link.startswith(f"{RETURN}&code=")
     assert "You are being taken back to product.test." in page.text
     assert fetch(browser, app, code).status_code == 200
+
+
+@pytest.mark.parametrize("more", [{}, {"code": "another"}, {"error": "access_denied"}])
+def test_going_back_and_agreeing_again(
+    browser: httpx.Client, app: dict[str, Any], provider: list[httpx.Request], more: dict[str, str]
+) -> None:
+    """A journey ends once; the page says that it has, and the provider is not asked again."""
+    started = start(browser, app)
+    come_back(browser, started)
+
+    again = come_back(browser, started, **more)
+
+    assert again.status_code == 400
+    assert "done already" in again.text
+    assert len(provider) == 1
 
 
 def test_two_tabs(browser: httpx.Client, app: dict[str, Any], provider: Any) -> None:
