@@ -53,7 +53,8 @@ def start(
     connect = provider.connect if provider else None
     refusal = _refusal(connect, request, response_type, state, code_challenge, code_challenge_method)
     if connect is None or refusal is not None:
-        return _back(request, redirect_uri, state[:MAX_STATE], refusal or {"error": "server_error"})
+        answer = refusal or {"error": "server_error"}
+        return _back(request, base_url, redirect_uri, state[:MAX_STATE], answer)
     journey = Journey(
         oauth_app_id=app.id,
         redirect_uri=redirect_uri,
@@ -94,7 +95,7 @@ async def callback(request: Request, provider: str, state: str = "") -> Response
     except ExchangeError as exc:
         log.info("connect.failed", oauth_app_id=str(app.id), error=exc.error)
         answer = {"error": exc.error, "error_description": exc.sentence}
-    response = _back(request, journey.redirect_uri, journey.state, answer)
+    response = _back(request, base_url, journey.redirect_uri, journey.state, answer)
     remember(response, base_url, journey, USED)
     return response
 
@@ -125,9 +126,10 @@ def _error(error: str, sentence: str) -> dict[str, str]:
     return {"error": error, "error_description": sentence}
 
 
-def _back(request: Request, redirect_uri: str, state: str, answer: dict[str, str]) -> Response:
+def _back(request: Request, base_url: str, redirect_uri: str, state: str, answer: dict[str, str]) -> Response:
     """To the product; only ever called with a URL that its app allows."""
-    url = with_query(redirect_uri, answer | ({"state": state} if state else {}))
+    given = {"state": state} if state else {}
+    url = with_query(redirect_uri, {**answer, **given, "iss": base_url})  # RFC 9207
     return onward_page(url) if reads_html(request) else onward(url)
 
 

@@ -123,6 +123,7 @@ def test_the_whole_way(
     assert query(started)["code_challenge_method"] == "S256"
     assert back.headers["Location"].startswith(RETURN + "&")
     assert query(back)["state"] == "s 1&"
+    assert query(back)["iss"] == str(browser.base_url).rstrip("/")
     assert answer.json() == {
         "credential": {
             "oauth_app_id": app["id"],
