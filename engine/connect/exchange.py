@@ -20,6 +20,8 @@ WORD: Final = re.compile(r"[a-z_]{1,64}")
 REFUSALS_OF_THE_APP: Final = frozenset(
     {"invalid_client", "unauthorized_client", "incorrect_client_credentials"}
 )
+REFUSALS_OF_THE_REQUEST: Final = frozenset({"invalid_grant", "invalid_request"})
+"""Anybody can come back with a made-up code, so these say nothing of the app, whatever the status."""
 
 log = structlog.get_logger(__name__)
 
@@ -95,7 +97,7 @@ def judged(status: int, body: bytes) -> JsonObject:
     log.warning("connect.provider_refused", status=status, error=word)
     if status >= 500:
         raise ExchangeError("temporarily_unavailable", "The provider has a problem of its own.")
-    if status == 401 or word in REFUSALS_OF_THE_APP:
+    if word in REFUSALS_OF_THE_APP or (status == 401 and word not in REFUSALS_OF_THE_REQUEST):
         sentence = "The provider does not accept this OAuth app's client id and secret."
         raise ExchangeError("server_error", sentence, refuses_app=True)
     raise ExchangeError("server_error", f"The provider gave no tokens ({word or status}).")

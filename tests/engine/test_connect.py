@@ -166,6 +166,7 @@ def test_with_query_keeps_what_is_there() -> None:
         (400, b'{"error": "invalid_client"}', True),
         (200, b'{"error": "incorrect_client_credentials"}', True),
         (400, b'{"error": "invalid_grant"}', False),
+        (401, b'{"error": "invalid_grant"}', False),
         (400, b'{"error": {"nested": 1}}', False),
         (302, b"{}", False),
         (200, b"[]", False),
