@@ -18,6 +18,7 @@ from foundation.database import utc_now
 
 router = APIRouter(prefix="/link/oauth2", tags=["connect flow"], route_class=JsonRoute)
 FORM: Final = "application/x-www-form-urlencoded"
+MAX_FIELDS: Final = 50
 
 
 class TokenBody(Given):
@@ -49,7 +50,7 @@ async def _token_body(request: Request) -> TokenBody:
     body = await request.body()
     given: object
     if request.headers.get("content-type", "").startswith(FORM):
-        given = dict(parse_qsl(body.decode(errors="replace")))
+        given = _form(body.decode(errors="replace"))
     else:
         given = parse(body)
     try:
@@ -58,6 +59,14 @@ async def _token_body(request: Request) -> TokenBody:
         errors = exc.errors(include_input=False, include_url=False)
         located = [{**each, "loc": ("body", *each["loc"])} for each in errors]
         raise RequestValidationError(located) from None
+
+
+def _form(text: str) -> dict[str, str]:
+    """The fields of a form, or 400; it needs no token, so it must not cost much."""
+    try:
+        return dict(parse_qsl(text, max_num_fields=MAX_FIELDS))
+    except ValueError:
+        raise BadRequestError("Invalid form: too many fields") from None
 
 
 BODY: Final[dict[str, Any]] = {

@@ -486,7 +486,7 @@ def test_pages_leave_nothing_behind(browser: httpx.Client, app: dict[str, Any], 
         assert "<script" not in page.text
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"code": 1}', b'{"code": "a\\u0000"}'])
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"code": 1}', b'{"code": "a\\u0000"}', b"code=1&" * 51])
 @pytest.mark.parametrize("media", ["application/json", "application/x-www-form-urlencoded"])
 def test_malformed_token_requests(browser: httpx.Client, body: bytes, media: str) -> None:
     """Section 1.4: 400 and 422 in the usual shape."""
