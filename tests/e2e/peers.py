@@ -77,3 +77,40 @@ class LocalStripe:
             found += [each["id"] for each in page["data"]]
             if not page["has_more"]:
                 return set(found)
+
+
+class OAuth2Provider:
+    """django-oauth-toolkit with a small CRM behind it, and one application that may ask for access."""
+
+    USER: Final = {"username": "ada", "password": "a password of the tests"}
+    CLIENT: Final = {"client_id": "application-1", "client_secret": "a+secret%of the:tests"}
+
+    def __init__(self, machine: Machine, port: int, *options: object) -> None:
+        self.port = port
+        self.url = f"http://{HOST}:{port}"
+        home = machine.home / "provider"
+        home.mkdir()
+        command = (sys.executable, PEERS / "oauth2_server.py", "--home", home, "--port", port, *options)
+        named = [
+            (f"--{name.replace('_', '-')}", value) for name, value in {**self.USER, **self.CLIENT}.items()
+        ]
+        self.process = machine.add("provider", (*command, *(word for pair in named for word in pair)))
+        self._http = machine.client(self.url)
+
+    def objects(self, path: str) -> list[dict[str, Any]]:
+        """Everything in a list, past all checks."""
+        return list(self._state()["objects"][path])
+
+    def refresh_tokens(self) -> dict[str, int]:
+        """How many were issued, and how many of them are still good."""
+        return dict(self._state()["refresh_tokens"])
+
+    def change_contact(self, number: int, **properties: str) -> None:
+        self._http.post(f"/_peer/contacts/{number}", json=properties).raise_for_status()
+
+    def expire_access_tokens(self) -> None:
+        """End all of them, earlier than was announced."""
+        self._http.post("/_peer/expire").raise_for_status()
+
+    def _state(self) -> dict[str, Any]:
+        return dict(self._http.get("/_peer/state").raise_for_status().json())
