@@ -1,7 +1,7 @@
 # Two commands: `make demo` shows the main job at work, `make test` runs every check.
 # Both bootstrap .venv from a plain python3 and install again only when a lock or pyproject.toml changes.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock clean
+.PHONY: help demo test browser check format lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,6 +18,9 @@ demo: $(READY) ## Start everything on this machine and onboard 25 customers (ARG
 
 test: check ## Run all checks: format, lint, types, tests (ARGS goes to pytest).
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+browser: $(READY) ## Connect an account in headless Chromium, which has to be here (see docs/connect.md).
+	@$(BIN)/python -m pytest tests/e2e/connect/in_chromium.py $(ARGS)
 
 check: $(READY)
 	@$(BIN)/ruff format --check --quiet .

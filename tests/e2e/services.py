@@ -24,12 +24,19 @@ GANGWAY: Final = str(Path(sysconfig.get_path("scripts")) / "gangway")
 
 
 class Engine:
-    """Our Management API: a web process and a worker, reading the given Stripe."""
+    """Our Management API: a web process and a worker, reading the given Stripe if any."""
 
     def __init__(
-        self, machine: Machine, *, database_url: str, broker_url: str, stripe_url: str, **settings: str
+        self,
+        machine: Machine,
+        *,
+        database_url: str,
+        broker_url: str,
+        stripe_url: str = "",
+        port: int | None = None,
+        **settings: str,
     ) -> None:
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"http://{HOST}:{self.port}"
         self.token = f"engine-{uuid4().hex}"
         self.env = {
@@ -37,7 +44,7 @@ class Engine:
             "GANGWAY_ENGINE_BROKER_URL": broker_url,
             "GANGWAY_ENGINE_VAULT_KEYS": generate_key(),
             "GANGWAY_ENGINE_TOKENS": self.token,
-            "GANGWAY_ENGINE_PROVIDERS__STRIPE__BASE_URL": stripe_url,
+            **({"GANGWAY_ENGINE_PROVIDERS__STRIPE__BASE_URL": stripe_url} if stripe_url else {}),
             **{f"GANGWAY_ENGINE_{name.upper()}": value for name, value in settings.items()},
         }
         self.http = machine.client(f"{self.url}/v1", self.token)
