@@ -13,7 +13,7 @@ from engine.backfill.verdict import Failure, wait_s
 from engine.health import HealthStatus, Trouble, TroubleCode, since
 from engine.providers.records import Page, ends_at
 from engine.syncs import begin_pass, settle
-from engine.tables import ALL_COLLECTIONS, Credential, Progress, SyncStatus
+from engine.tables import ALL_COLLECTIONS, Credential, Progress, ReadingKind, SyncStatus
 
 DRAW: Final = random.SystemRandom()
 
@@ -65,9 +65,12 @@ def record_failure(session: Session, claim: Claim, failure: Failure, now: dateti
     held.progress.deaths = 0
     if failure.code is TroubleCode.CREDENTIAL_REJECTED and not _reject_credential(session, claim, now):
         release(held, now)
-    elif failure.code is TroubleCode.COLLECTION_FAILED and held.progress.cursor is not None:
+    elif failure.code is not TroubleCode.COLLECTION_FAILED or held.progress.cursor is None:
+        _note(session, claim, held, failure, now)
+    elif claim.kind == ReadingKind.PASS:
         _begin_again(held, now)
-    else:
+    else:  # nothing would keep a look from turning in circles
+        held.progress.cursor = None
         _note(session, claim, held, failure, now)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import httpx
+import structlog
 from sqlmodel import Session
 
 from engine.backfill.claim import Claim
@@ -13,6 +14,7 @@ from engine.backfill.outcome import record_page
 from engine.backfill.pace import Pace
 from engine.backfill.retire import Unmet, find_unmet, retire
 from engine.changes.feed import events_request, object_request, read_events
+from engine.changes.look import NOTHING, is_sweep, onward, place
 from engine.changes.position import Ask, Position
 from engine.changes.record import give_up_asking, record_changed, record_events, record_object
 from engine.changes.rhythm import Rhythm
@@ -25,6 +27,8 @@ from engine.providers.walk import Request, request
 from engine.tables import ReadingKind
 from engine.transactions import retrying
 from foundation.database import Database, utc_now
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +75,16 @@ class Steps:
     def _changed(
         self, taken: Claim, access: Access, changes: UpdatedSince, asked_at: datetime
     ) -> Claim | None:
-        since = Position.of(taken.position).since
-        narrowed = self.provider.narrowed(taken.collection_id, changes, since)
-        page = self._read(taken, narrowed, access)
+        position = Position.of(taken.position)
+        narrowed, cursor = place(self.provider, taken.collection_id, changes, position, taken.cursor)
+        try:
+            found = self._read(replace(taken, cursor=cursor), narrowed, access)
+        except FetchError as exc:
+            if not is_sweep(taken.cursor) or exc.failure.code is not TroubleCode.COLLECTION_FAILED:
+                raise
+            log.warning("sweep.refused", message=exc.failure.message)
+            found = NOTHING  # whole passes find what is gone, only later
+        page = onward(changes, position, taken.cursor, found, asked_at)
         return self._write(
             lambda session: record_changed(
                 session, taken, page, utc_now(), asked_at=asked_at, rhythm=self.rhythm

@@ -25,6 +25,8 @@ class Position(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     since: datetime
+    gone_since: datetime | None = None
+    """Every delete up to here has been seen, where a list of its own tells of them."""
     newest: datetime | None = None
     began_at: datetime | None = None
     requests: int = 0
@@ -52,6 +54,10 @@ class Position(BaseModel):
 
     def with_asks(self, asks: tuple[Ask, ...]) -> Self:
         return self.model_copy(update={"asks": asks})
+
+    def after_sweep(self) -> Self:
+        """What is gone was read to the end by a walk that is ending."""
+        return self.model_copy(update={"gone_since": self.began_at - MARGIN if self.began_at else None})
 
     def after_walk(self) -> Self:
         """The next walk begins where this one found its newest change, or not much before this one began.

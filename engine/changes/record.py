@@ -11,6 +11,7 @@ from engine.backfill.claim import Claim, Held, hold, release
 from engine.backfill.outcome import go_on, succeed, target_of
 from engine.backfill.store import cutoff_of, store
 from engine.changes.feed import EventPage, Touch, Verdict, judge_touch
+from engine.changes.look import is_sweep
 from engine.changes.position import Ask, Position
 from engine.changes.rhythm import Rhythm, has_gap, rest_s, turn_s
 from engine.providers.paging import Cursor
@@ -22,7 +23,7 @@ from engine.tables import Progress
 def record_changed(
     session: Session, claim: Claim, page: Page, now: datetime, *, asked_at: datetime, rhythm: Rhythm
 ) -> Claim | None:
-    """Store a page of what was updated since a moment; says how to go on."""
+    """Store a page of what was updated, or is gone, since a moment; says how to go on."""
     held = hold(session, claim)
     if held is None:
         return None
@@ -34,6 +35,8 @@ def record_changed(
     times = [record.updated_at or record.created_at for record in page.records]
     newest = max((each for each in times if each), default=None)
     _move(held.progress, newest, page.following, (), appended, now, asked_at)
+    if is_sweep(claim.cursor) and page.following is None:
+        held.progress.position = Position.of(held.progress.position).after_sweep().stored()
     succeed(session, claim, held, now)
     return _next(session, claim, held, now, rhythm)
 

@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, JsonValue, model_validator
 
 from engine.providers.auth import Auth, Exchanged, Grant
-from engine.providers.changes import EventFeed, UpdatedSince
+from engine.providers.changes import EventFeed, Gone, UpdatedSince
 from engine.providers.collection import Collection
 from engine.providers.connect import Connect
 from engine.providers.faults import Faults
@@ -166,9 +166,15 @@ class Provider(Part):
 
     def narrowed(self, collection_id: str, changes: UpdatedSince, since: datetime) -> "Provider":
         """The same provider, where that collection's list holds only what changed since a moment."""
+        return self._with(collection_id, self.get(collection_id).narrowed(changes, since))
+
+    def swept(self, collection_id: str, gone: Gone, since: datetime) -> "Provider":
+        """The same provider, where that collection's list names what is gone since a moment."""
+        return self._with(collection_id, self.get(collection_id).swept(gone, since))
+
+    def _with(self, collection_id: str, collection: Collection) -> "Provider":
         name = collection_id.partition(":")[2]
-        narrow = self.get(collection_id).narrowed(changes, since)
-        return self.model_copy(update={"collections": {**self.collections, name: narrow}})
+        return self.model_copy(update={"collections": {**self.collections, name: collection}})
 
     def root(self, properties: Mapping[str, JsonValue]) -> str:
         """Where a credential's requests go; raises `ForbiddenUrlError` when that is not the provider."""

@@ -12,6 +12,7 @@ from engine.providers.template import filled, filled_text
 from engine.tables.base import JsonObject
 
 SINCE: Final = "{since}"
+OWN_PATH: Final = "{path}"
 Spelling: TypeAlias = Literal["unix", "unix_ms", "iso", "sql", "date"]
 """How `{since}` is written: seconds or milliseconds since 1970, `2026-01-31T23:59:59Z`,
 `2026-01-31 23:59:59`, `2026-01-31`."""
@@ -39,8 +40,22 @@ class Watch(Part):
         return moment - timedelta(seconds=self.overlap_s)
 
 
+class Gone(Watch):
+    """A list that names what was deleted, or put away."""
+
+    path: str
+    """`{path}` stands for the collection's own."""
+    list: str
+    id: str = "id"
+    """Where an entry holds the id of what is gone."""
+    paging: Paging | None = None
+    """If it is not the collection's own."""
+    every_s: float = Field(default=0.0, ge=0)
+    """How long it is left alone between two looks, if not as long as the changes."""
+
+
 class UpdatedSince(Watch):
-    """A list of what was created or updated since a moment; deletes show only as a flag, if at all."""
+    """A list of what was created or updated since a moment; a flag or a list beside it tells of deletes."""
 
     kind: Literal["updated_since"]
     path: str | None = None
@@ -50,11 +65,12 @@ class UpdatedSince(Watch):
     """Sent by POST; `{since}` in any of its strings stands for the moment."""
     paging: Paging | None = None
     """If it is not the collection's own."""
+    gone: Gone | None = None
     newest_first: bool = False
     """The list is not narrowed but ordered: it is read up to what was updated before the moment."""
 
     def path_for(self, own: str) -> str:
-        return own if self.path is None else self.path.replace("{path}", own)
+        return own if self.path is None else self.path.replace(OWN_PATH, own)
 
     def paging_since(self, own: Paging, moment: datetime) -> Paging:
         paging = self.paging or own

@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic import Field, JsonValue
 
-from engine.providers.changes import UpdatedSince
+from engine.providers.changes import OWN_PATH, Gone, UpdatedSince
 from engine.providers.paging import Cursor, Paging
 from engine.providers.part import Part
 from engine.providers.paths import dig, instant
@@ -92,6 +92,18 @@ class Collection(Part):
             "back_to": changes.back_to(since) if changes.newest_first else None,
         }
         return self.model_copy(update=narrow)
+
+    def swept(self, gone: Gone, since: datetime) -> "Collection":
+        """The list of what is gone in place of the collection's own."""
+        instead = {
+            "path": gone.path.replace(OWN_PATH, self.path),
+            "params": gone.params_since(since),
+            "body": None,
+            "paging": gone.paging or self.paging,
+            "record": RecordPaths(list=gone.list, id=gone.id),
+            "parent": None,
+        }
+        return self.model_copy(update=instead)
 
     def params_at(self, cursor: Cursor | None) -> dict[str, str | int]:
         """The parameters of the page at a cursor."""

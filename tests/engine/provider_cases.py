@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlmodel import col, select, update
 
 from engine.backfill.reader import Reader
+from engine.changes.position import Position
 from engine.oauth_apps import OAuthClient
 from engine.tables import Progress, ReadingKind, Record
 from foundation.database import Database, utc_now
@@ -50,13 +51,26 @@ class Case:
 
 def hubspot() -> Case:
     fake = HubSpot()
-    fake.fill("/crm/v3/objects/contacts", 250)
-    fake.fill("/crm/v3/objects/companies", 100)
-    fake.fill("/crm/v3/owners", 3)
-    fake.fill("/crm/v3/pipelines/deals", 2)
+    fake.fill("/crm/objects/2026-03/contacts", 250)
+    fake.fill("/crm/objects/2026-03/companies", 100)
+    fake.fill("/crm/owners/2026-03", 3)
+    fake.fill("/crm/pipelines/2026-03/deals", 2)
     expected = {"hubspot:contact": 250, "hubspot:company": 100, "hubspot:owner": 3, "hubspot:pipeline": 2}
     properties = {"kind": "hubspot_oauth2", "hub_id": 62515, "refresh_token": "refresh-1"}
-    return Case(fake, properties, expected, OAuthClient(*fake.client))
+    return Case(fake, properties, expected, OAuthClient(*fake.client), change_hubspot)
+
+
+def change_hubspot(fake: HubSpot, at: datetime) -> Change:
+    """More of a second than a search may find, a company, and a contact that is put away."""
+    stamp, contacts = at.strftime("%Y-%m-%dT%H:%M:%S.000Z"), "/crm/objects/2026-03/contacts"
+    fake.most_found = 200
+    for number in range(1000, 1230):
+        fake.put(contacts, number, stamp, email="changed")
+    fake.put(contacts, 9000, stamp)
+    fake.put("/crm/objects/2026-03/companies", 1001, stamp)
+    fake.archive(contacts, 1240, stamp)
+    changed = {f"contact/{number}" for number in (*range(1000, 1230), 9000)}
+    return Change(changed | {"company/1001"}, {"contact/1240"})
 
 
 def github() -> Case:
@@ -139,11 +153,16 @@ def held(database: Database, sync_path: str) -> dict[str, int]:
 
 
 def look(database: Database, reader: Reader, sync_path: str) -> None:
-    """As if the time of every look for changes had come."""
+    """As if the time of every look for changes, and for what is gone, had come."""
     sync_id = UUID(sync_path.rsplit("/", 1)[1])
-    with database.read() as session:
-        wanted = select(Progress.id).where(Progress.sync_id == sync_id, Progress.kind == ReadingKind.SINCE)
-        ids = list(session.exec(wanted))
+    with database.write() as session:
+        wanted = select(Progress).where(Progress.sync_id == sync_id, Progress.kind == ReadingKind.SINCE)
+        looks = session.exec(wanted).all()
+        for progress in looks:
+            position = Position.of(progress.position)
+            swept_at = position.gone_since and position.gone_since - timedelta(days=1)
+            progress.position = position.model_copy(update={"gone_since": swept_at}).stored()
+        ids = [progress.id for progress in looks]
     make_due(database, *ids)
     while ids:
         ids = list(reader.read(ids))

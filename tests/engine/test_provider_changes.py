@@ -7,14 +7,14 @@ from uuid import UUID
 
 import httpx
 import pytest
-from sqlmodel import col, update
+from sqlmodel import col, select, update
 
-from engine.tables import Record
+from engine.tables import Progress, ReadingKind, Record
 from foundation.database import Database, utc_now
-from tests.engine.provider_cases import Case, KilledError, github, look, records_of, salesforce
+from tests.engine.provider_cases import Case, KilledError, github, hubspot, look, records_of, salesforce
 
 
-@pytest.fixture(params=[github, salesforce], ids=lambda make: make.__name__)
+@pytest.fixture(params=[hubspot, github, salesforce], ids=lambda make: make.__name__)
 def case(request: pytest.FixtureRequest) -> Case:
     made: Case = request.param()
     return made
@@ -94,3 +94,32 @@ def test_killed_while_looking(database: Database, worker: Any, start: Any, case:
             look(database, dying, path)
 
     assert moved(before, records_of(database, path)) == change.live | change.gone
+
+
+def test_a_look_that_cannot_go_on_waits(database: Database, worker: Any, start: Any) -> None:
+    """A second page that is always refused is trouble to be told, and not asked for again at once."""
+    case = hubspot()
+    assert case.change is not None
+    path, ids = start(case, "hubspot:contact")
+    worker(case).read(ids)
+    age(database, path)
+    before = records_of(database, path)
+    case.change(case.fake, utc_now())
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST" and b'"value":"1199"' in request.content:
+            return httpx.Response(400, json={})
+        answer: httpx.Response = case.fake(request)
+        return answer
+
+    look(database, worker(Case(refuse, case.properties, case.expected, case.app)), path)
+
+    with database.read() as session:
+        of_sync = select(Progress).where(Progress.sync_id == UUID(path.rsplit("/", 1)[1]))
+        (waiting,) = session.exec(of_sync.where(Progress.kind == ReadingKind.SINCE)).all()
+    assert waiting.failures == 1
+    assert waiting.due_at is not None
+    assert (waiting.due_at - utc_now()).total_seconds() > 20
+    assert len(moved(before, records_of(database, path))) == 200
+    look(database, worker(case), path)
+    assert len(moved(before, records_of(database, path))) == 232

@@ -226,13 +226,14 @@ def test_fakes_are_strict() -> None:
     """The fakes refuse what the real ones refuse: other hosts, no token, too large pages, odd parameters."""
     shop, hub = Shopify(), HubSpot(access_tokens=["t"])
     shop.fill("/products", 1)
-    hub.fill("/crm/v3/objects/contacts", 1)
+    hub.fill("/crm/objects/2026-03/contacts", 1)
     products = "https://choam.myshopify.com/admin/api/2025-07/products.json"
-    contacts = "https://api.hubapi.com/crm/v3/objects/contacts"
+    contacts = "https://api.hubapi.com/crm/objects/2026-03/contacts"
     token, bearer = {"X-Shopify-Access-Token": "shpat_1"}, {"Authorization": "Bearer t"}
 
-    def status(fake: Fake, url: str, headers: dict[str, str]) -> int:
-        return fake(httpx.Request("GET", url, headers=headers)).status_code
+    def status(fake: Fake, url: str, headers: dict[str, str], body: object = None) -> int:
+        method = "GET" if body is None else "POST"
+        return fake(httpx.Request(method, url, headers=headers, json=body)).status_code
 
     assert status(shop, products, {}) == 401
     assert status(shop, f"{products}?limit=251", token) == 400
@@ -240,5 +241,10 @@ def test_fakes_are_strict() -> None:
     assert status(shop, f"{products}?page_info=orders:0", token) == 400
     assert status(hub, f"{contacts}?limit=101", bearer) == 400
     assert status(hub, f"{contacts}?page=2", bearer) == 400
+    assert status(hub, f"{contacts}/search", bearer) == 404
+    assert status(hub, f"{contacts}/search", bearer, {"limit": 200}) == 200
+    assert status(hub, f"{contacts}/search", bearer, {"limit": 201}) == 400
+    assert status(hub, f"{contacts}/search", bearer, {"limit": 200, "after": "9900"}) == 400
+    assert status(hub, f"{contacts}/search", bearer, {"filters": []}) == 400
     with pytest.raises(httpx.ConnectError):
         status(hub, "http://api.hubapi.com/", bearer)

@@ -1,5 +1,6 @@
 """What the fakes of providers have in common: they refuse what they were not asked properly."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -43,6 +44,16 @@ def form(request: httpx.Request) -> dict[str, str]:
     if request.headers.get("content-type") != "application/x-www-form-urlencoded":
         raise RefusedError(415, {"error": "not a form"})
     return dict(parse_qsl(request.content.decode()))
+
+
+def body(request: httpx.Request) -> dict[str, Any]:
+    """A JSON object, if it is one."""
+    if request.headers.get("content-type") != "application/json":
+        raise RefusedError(415, {"error": "not JSON"})
+    value = json.loads(request.content)
+    if not isinstance(value, dict):
+        raise RefusedError(400, {"error": "not an object"})
+    return value
 
 
 def query(request: httpx.Request, allowed: Collection[str], refusal: object) -> dict[str, str]:
