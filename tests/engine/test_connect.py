@@ -200,7 +200,7 @@ def test_every_section_fills_its_kind(provider: Provider) -> None:
     connect = provider.connect
     assert connect is not None
     fields = provider.credential_kinds[connect.kind].fields
-    example = {"shop": "acme"} if connect.inputs else {}
+    example = dict.fromkeys(connect.inputs, "acme")
 
     assert set(connect.properties) <= set(fields)
     assert {name for name, field in fields.items() if field.required} <= set(connect.properties)

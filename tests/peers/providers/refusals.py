@@ -20,13 +20,14 @@ class RefusedError(Exception):
 
 @dataclass
 class Fake(ABC):
-    """One provider on one host; requests to any other never arrive."""
+    """One provider on one host, and perhaps another for tokens; requests elsewhere never arrive."""
 
     host: str
+    token_host: str | None = None
     requests: list[httpx.Request] = field(default_factory=list)
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        if (request.url.scheme, request.url.host) != ("https", self.host):
+        if request.url.scheme != "https" or request.url.host not in {self.host, self.token_host}:
             raise httpx.ConnectError(f"nobody at {request.url.host}")
         self.requests.append(request)
         try:
