@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
@@ -139,7 +139,19 @@ def shopify() -> Case:
     fake.fill("/price_rules/1/discount_codes", 260)
     fake.fill("/price_rules/2/discount_codes", 2, first=1000)
     expected = {"shopify:product": 520, "shopify:order": 1, "shopify:discount_code": 262}
-    return Case(fake, {"kind": "shopify_oauth2", "shop": "choam", "access_token": "shpat_1"}, expected)
+    properties = {"kind": "shopify_oauth2", "shop": "choam", "access_token": "shpat_1"}
+    return Case(fake, properties, expected, None, change_shopify)
+
+
+def change_shopify(fake: Shopify, at: datetime) -> Change:
+    """A product created, one changed, one deleted, and an order deleted; times are of the shop's own zone."""
+    fake.leak()
+    stamp = at.astimezone(timezone(timedelta(hours=-5))).isoformat(timespec="seconds")
+    fake.put("/products", 9000, stamp)
+    fake.put("/products", 17, stamp, title="changed")
+    fake.destroy("/products", 18, stamp, "Product")
+    fake.destroy("/orders", 1, stamp, "Order")
+    return Change({"product/9000", "product/17"}, {"product/18", "order/1"})
 
 
 def held(database: Database, sync_path: str) -> dict[str, int]:

@@ -11,10 +11,19 @@ from sqlmodel import col, select, update
 
 from engine.tables import Progress, ReadingKind, Record
 from foundation.database import Database, utc_now
-from tests.engine.provider_cases import Case, KilledError, github, hubspot, look, records_of, salesforce
+from tests.engine.provider_cases import (
+    Case,
+    KilledError,
+    github,
+    hubspot,
+    look,
+    records_of,
+    salesforce,
+    shopify,
+)
 
 
-@pytest.fixture(params=[hubspot, github, salesforce], ids=lambda make: make.__name__)
+@pytest.fixture(params=[hubspot, github, salesforce, shopify], ids=lambda make: make.__name__)
 def case(request: pytest.FixtureRequest) -> Case:
     made: Case = request.param()
     return made
@@ -123,3 +132,25 @@ def test_a_look_that_cannot_go_on_waits(database: Database, worker: Any, start: 
     assert len(moved(before, records_of(database, path))) == 200
     look(database, worker(case), path)
     assert len(moved(before, records_of(database, path))) == 232
+
+
+def test_deletes_that_may_not_be_listed(
+    api: httpx.Client, database: Database, worker: Any, start: Any
+) -> None:
+    """Without the permission to read the list of what is gone, changes are seen all the same."""
+    case = shopify()
+    assert case.change is not None
+    path, ids = start(case, "shopify:product")
+    worker(case).read(ids)
+    age(database, path)
+    case.change(case.fake, utc_now())
+
+    def scoped(request: httpx.Request) -> httpx.Response:
+        answer: httpx.Response = case.fake(request)
+        return httpx.Response(403, json={}) if "events" in request.url.path else answer
+
+    look(database, worker(Case(scoped, case.properties, case.expected)), path)
+
+    assert "product/9000" in records_of(database, path)
+    assert not records_of(database, path)["product/18"].deleted
+    assert api.get(path).json()["health"]["status"] == "healthy"

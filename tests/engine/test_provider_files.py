@@ -1,7 +1,9 @@
 """Every provider's file is complete: a new one is held to this without a line being added here."""
 
+import json
 import re
 import string
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,6 +32,19 @@ def path(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture
 def provider(path: Path) -> Provider:
     return read_provider(path)
+
+
+def test_nothing_is_left_to_fill_in(provider: Provider) -> None:
+    """No placeholder reaches the provider, whichever list is asked for."""
+    now = datetime.now(UTC)
+    for collection in provider.collections.values():
+        lists = [collection]
+        if collection.changes is not None:
+            lists.append(collection.narrowed(collection.changes, now))
+            lists += [collection.swept(collection.changes.gone, now)] if collection.changes.gone else []
+        for each in lists:
+            sent = [*each.params_at(None).values(), json.dumps(each.body_at(None))]
+            assert not any(placeholders(str(value)) for value in sent), sent
 
 
 def test_names(path: Path, provider: Provider) -> None:

@@ -227,7 +227,7 @@ def test_fakes_are_strict() -> None:
     shop, hub = Shopify(), HubSpot(access_tokens=["t"])
     shop.fill("/products", 1)
     hub.fill("/crm/objects/2026-03/contacts", 1)
-    products = "https://choam.myshopify.com/admin/api/2025-07/products.json"
+    products = "https://choam.myshopify.com/admin/api/2026-04/products.json"
     contacts = "https://api.hubapi.com/crm/objects/2026-03/contacts"
     token, bearer = {"X-Shopify-Access-Token": "shpat_1"}, {"Authorization": "Bearer t"}
 

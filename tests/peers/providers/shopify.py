@@ -3,17 +3,39 @@
 Paging: https://shopify.dev/docs/api/admin-rest/usage/pagination
 Limits: https://shopify.dev/docs/api/admin-rest/usage/rate-limits
 Access: https://shopify.dev/docs/api/admin-rest#authentication
+Filters: https://shopify.dev/docs/api/admin-rest/2026-01/resources/product, /order, /event and so on
 """
 
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
 
 import httpx
 
 from tests.peers.providers.refusals import Fake, Objects, RefusedError, dated, limit, query
 
-API = "/admin/api/2025-07"
-INVALID = {"errors": "invalid parameter"}
-FILTERS = ("limit", "status", "since_id", "ids", "updated_at_min", "created_at_min", "fields", "order")
+API: Final = "/admin/api/2026-04"
+INVALID: Final = {"errors": "invalid parameter"}
+TIMES: Final = ("created_at_min", "created_at_max", "updated_at_min", "updated_at_max")
+PLAIN: Final = ("limit", "since_id", "fields")
+FILTERS: Final = {
+    "products": (
+        *PLAIN,
+        *TIMES,
+        "ids",
+        "status",
+        "title",
+        "vendor",
+        "handle",
+        "product_type",
+        "collection_id",
+    ),
+    "orders": (*PLAIN, *TIMES, "ids", "status", "financial_status", "fulfillment_status"),
+    "customers": (*PLAIN, *TIMES, "ids"),
+    "price_rules": (*PLAIN, *TIMES, "times_used"),
+    "discount_codes": ("limit",),
+    "events": (*PLAIN, "created_at_min", "created_at_max", "filter", "verb"),
+}
 
 
 @dataclass
@@ -22,15 +44,27 @@ class Shopify(Fake):
 
     host: str = "choam.myshopify.com"
     token: str = "shpat_1"
-    objects: Objects = field(default_factory=dict)
+    objects: Objects = field(default_factory=lambda: {"/events": []})
+    walks: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict)
     calls: int = 0
     bucket: int = 40
 
     def fill(self, path: str, count: int, first: int = 1) -> None:
-        self.objects[path] = [
-            {"id": first + number, "created_at": dated(number), "updated_at": dated(number)}
-            for number in range(count)
-        ]
+        for number in range(count):
+            self.put(path, first + number, dated(number))
+
+    def put(self, path: str, number: int, at: str, **values: Any) -> None:
+        """Create or change an object at a time."""
+        objects = self.objects.setdefault(path, [])
+        before = next((each for each in objects if each["id"] == number), {"id": number, "created_at": at})
+        changed = before | {"updated_at": at} | values
+        self.objects[path] = [*(each for each in objects if each["id"] != number), changed]
+
+    def destroy(self, path: str, number: int, at: str, subject: str) -> None:
+        """Delete an object, of which an event tells."""
+        self.objects[path] = [each for each in self.objects[path] if each["id"] != number]
+        event = {"subject_id": number, "subject_type": subject, "verb": "destroy", "created_at": at}
+        self.objects["/events"].append({"id": 5_000_000 + number, **event})
 
     def leak(self) -> None:
         self.calls = 0
@@ -44,29 +78,52 @@ class Shopify(Fake):
         path = request.url.path.removeprefix(API).removesuffix(".json")
         if path == "/shop":
             return httpx.Response(200, json={"shop": {"id": 548380009}})
-        if not request.url.path.startswith(API) or path not in self.objects:
+        if request.method != "GET" or not request.url.path.startswith(API) or path not in self.objects:
             raise RefusedError(404, {"errors": "Not Found"})
         return self._page(request, path)
 
     def _page(self, request: httpx.Request, path: str) -> httpx.Response:
+        """A walk keeps the filters of its first page, as they may not be said again."""
+        name = path.rsplit("/", 1)[1]
         if "page_info" in request.url.params:
             asked = query(request, ("page_info", "limit", "fields"), INVALID)
+            start, filters = self._goes_on(asked["page_info"], path)
         else:
-            asked = query(request, FILTERS, INVALID)
+            asked = query(request, FILTERS[name], INVALID)
+            start, filters = 0, {key: value for key, value in asked.items() if key not in PLAIN}
         size = limit(asked.get("limit"), 50, 250, INVALID)
-        start = self._start(asked.get("page_info"), path)
-        found = self.objects[path]
+        found = [each for each in self.objects[path] if _fits(each, filters)]
         headers = {"X-Shopify-Shop-Api-Call-Limit": f"{self.calls}/{self.bucket}"}
         if start + size < len(found):
-            url = f"https://{self.host}{request.url.path}?page_info={path[1:]}:{start + size}&limit={size}"
+            page_info = f"{path[1:]}:{len(self.walks)}:{start + size}"
+            self.walks[page_info] = (path, filters)
+            url = f"https://{self.host}{request.url.path}?page_info={page_info}&limit={size}"
             headers["Link"] = f'<{url}>; rel="next"'
-        name = path.rsplit("/", 1)[1]
         return httpx.Response(200, json={name: found[start : start + size]}, headers=headers)
 
-    def _start(self, page_info: str | None, path: str) -> int:
-        if page_info is None:
-            return 0
-        name, _, start = page_info.rpartition(":")
-        if name != path[1:]:
+    def _goes_on(self, page_info: str, path: str) -> tuple[int, dict[str, str]]:
+        walked, filters = self.walks.get(page_info, ("", {}))
+        if walked != path:
             raise RefusedError(400, {"errors": {"page_info": "Invalid value."}})
-        return int(start)
+        return int(page_info.rpartition(":")[2]), filters
+
+
+def _fits(found: dict[str, Any], filters: dict[str, str]) -> bool:
+    for name, value in filters.items():
+        if name in TIMES:
+            moment, bound = datetime.fromisoformat(found[name[:-4]]), _moment(value)
+            is_in = moment >= bound if name.endswith("_min") else moment <= bound
+        elif name == "filter":
+            is_in = found["subject_type"] in value.split(",")
+        else:
+            is_in = name != "verb" or found["verb"] == value
+        if not is_in:
+            return False
+    return True
+
+
+def _moment(value: str) -> datetime:
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        raise RefusedError(400, {"errors": {"updated_at_min": "invalid date"}}) from None
