@@ -11,7 +11,10 @@ from tests.e2e.peers import OAuth2Provider
 from tests.e2e.services import Engine
 
 PROVIDER: Final = "hubspot"
-COLLECTIONS: Final = {"hubspot:contact": "/crm/v3/objects/contacts", "hubspot:owner": "/crm/v3/owners"}
+COLLECTIONS: Final = {
+    "hubspot:contact": "/crm/objects/2026-03/contacts",
+    "hubspot:owner": "/crm/owners/2026-03",
+}
 LOOKS_EVERY_S: Final = "0.3"
 LIFETIME_S: Final = 63
 """Of an access token: it is renewed a minute before its end, and so after three seconds."""
