@@ -16,6 +16,7 @@ from engine.oauth_apps import OAuthClient, note_verdict, open_secret
 from engine.providers.catalogue import Catalogue
 from engine.providers.connect import Connect, Inputs, missing_returns, properties_of
 from engine.providers.identity import Accounts
+from engine.providers.paths import dig
 from engine.sealing import Safe
 from engine.tables import JsonObject, OAuthApp
 from engine.transactions import retrying
@@ -81,9 +82,12 @@ class Capture:
         arrays = [name for name, field in fields.items() if field.type == "array"]
         properties = self._understood(provider_name, properties_of(connect, arrays, document))
         token = document.get("access_token")
-        if not connect.asks_whose or not isinstance(token, str):
+        is_vouched_for = not connect.returns  # the rest is the provider's own word
+        if is_vouched_for and not (connect.asks_whose and isinstance(token, str)):
             return properties
-        told = await self.accounts.told(provider, connect.kind, properties, token)
+        told = await self.accounts.told(provider, connect.kind, properties, str(token))
+        if not is_vouched_for and (provider.identity is None or not dig(told, provider.identity.id)):
+            raise ExchangeError("server_error", "The provider does not confirm which account it is.")
         return self._understood(provider_name, properties_of(connect, arrays, {**document, "identity": told}))
 
     def _understood(self, provider_name: str, properties: JsonObject) -> JsonObject:

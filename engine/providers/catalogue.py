@@ -62,6 +62,7 @@ class Identity(Part):
     """Where the provider tells whose token it is."""
 
     path: str
+    """`{name}` in it is a property of the credential."""
     id: str
     body: JsonObject | None = None
     """Sent by POST, as JSON; without it the answer is got."""
@@ -130,6 +131,8 @@ class Provider(Part):
             needed = (*own, *placeholders(self.prefix))
             if not all(each in shape.fields and shape.fields[each].required for each in needed):
                 raise ValueError(f"{kind}: the base URL needs {', '.join(needed)} as required fields")
+        if self.connect is not None and self.connect.returns and self.identity is None:
+            raise ValueError("what a browser brings has to be confirmed: identity is missing")
         return self
 
     def _check_parents(self, name: str, collection: Collection) -> None:
@@ -142,10 +145,14 @@ class Provider(Part):
 
     def bound(self, kind: str, properties: Mapping[str, JsonValue]) -> "Provider":
         """The same provider as one credential sees it: its place below the base URL, its way in."""
-        prefix = fill(self.prefix, properties, safe="")
-        return self.model_copy(
-            update={"prefix": prefix, "auth": self.credential_kinds[kind].auth or self.auth}
-        )
+        bound: dict[str, object] = {
+            "prefix": fill(self.prefix, properties, safe=""),
+            "auth": self.credential_kinds[kind].auth or self.auth,
+        }
+        if self.identity is not None:
+            path = fill(self.identity.path, properties, safe="")
+            bound["identity"] = self.identity.model_copy(update={"path": path})
+        return self.model_copy(update=bound)
 
     def collection(self, collection_id: str) -> Collection | None:
         """The collection an id such as `provider:name` stands for."""

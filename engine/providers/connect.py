@@ -34,7 +34,8 @@ class Connect(BaseModel):
     inputs: Mapping[str, str] = Field(default_factory=dict)
     """What the start link has to bring, as patterns; `{name}` stands for it in both URLs."""
     returns: Mapping[str, str] = Field(default_factory=dict)
-    """What has to come back beside the code, as patterns."""
+    """What has to come back beside the code, as patterns; the identity endpoint has to confirm it, as anybody
+    may change an address that a browser goes to."""
     properties: Mapping[str, str] = Field(min_length=1)
     """Property to where the token answer holds it: dots go deeper, `input.name` is what the link brought,
     `callback.name` what came back beside the code, `identity.` leads into what the provider's identity

@@ -128,6 +128,21 @@ def test_captured_in_a_browser(
         assert asked["code_challenge"] == base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
+def test_a_callback_that_names_somebody_elses_account(api: httpx.Client, server: str, upstream: Any) -> None:
+    """A browser goes where its user says: what only the address tells is held against the token."""
+    upstream.interfere = QuickBooks()
+    app = {"provider": "quickbooks", "name": "Product", "client_id": "client-1", "redirect_uris": [RETURN]}
+    app_id = api.post("/v1/oauth-apps", json=app | {"client_secret": "client-secret-1"}).json()["id"]
+
+    with httpx.Client(base_url=server, timeout=30) as browser:
+        asked = query(browser.get("/link/oauth2/start", params={"client_id": app_id, "redirect_uri": RETURN}))
+        came = {"state": asked["state"], "code": "from-the-provider", "realmId": "9130357849536907"}
+        answer = query(browser.get("/link/oauth2/callback/quickbooks", params=came))
+
+    assert answer["error"] == "server_error"
+    assert answer["error_description"] == "The provider does not confirm which account it is."
+
+
 def query(answer: httpx.Response) -> dict[str, str]:
     assert answer.status_code == 302, answer.text
     return {key: each[0] for key, each in parse_qs(urlsplit(answer.headers["Location"]).query).items()}

@@ -55,7 +55,10 @@ class QuickBooks(Fake):
             raise RefusedError(406, {})
         if self.is_busy:
             raise RefusedError(429, fault("3001", "THROTTLE"))
-        if request.url.path != f"/v3/company/{self.realm_id}/query":
+        company = f"/v3/company/{self.realm_id}"
+        if request.url.path == f"{company}/companyinfo/{self.realm_id}":
+            return httpx.Response(200, json={"CompanyInfo": {"Id": "1", "CompanyName": "Choam"}})
+        if request.url.path != f"{company}/query":
             raise RefusedError(403, fault("3100", "AUTHORIZATION"))
         asked = query(request, ("query", "minorversion"), fault("4000"))
         read = SELECT.fullmatch(asked.get("query", ""))
