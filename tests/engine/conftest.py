@@ -1,11 +1,13 @@
 """An engine on a fresh database, SQLite and PostgreSQL alike, with the network replaced."""
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -33,6 +35,8 @@ from foundation.vault import generate_key
 from tests.engine.provider_cases import FAST, Case
 
 PROVIDER_URL = "http://provider.test"
+TLS = ssl.create_default_context()
+"""Nothing here is encrypted, but each client of its own would take 30 ms to prepare for it."""
 
 
 @pytest.fixture(scope="session")
@@ -158,9 +162,12 @@ class Surroundings:
 
 
 @contextmanager
-def serving(settings: Settings, surroundings: Surroundings) -> Iterator[str]:
+def serving(
+    settings: Settings, surroundings: Surroundings, stopping: threading.Event | None = None
+) -> Iterator[str]:
     """A real server on a free port; gives its URL."""
-    app = create_app(settings, hints=surroundings, transport=httpx.MockTransport(surroundings.answer))
+    transport = httpx.MockTransport(surroundings.answer)
+    app = create_app(settings, hints=surroundings, transport=transport, stopping=stopping)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, args=([listener],))
@@ -199,8 +206,14 @@ def api(
     """A client of the API with a token of a new organisation."""
     surroundings.hints, surroundings.upstream = hints, upstream
     token = new_organization(database, settings)
-    with httpx.Client(base_url=server, headers={"Authorization": f"Bearer {token}"}, timeout=30) as client:
+    with client_of(server, token) as client:
         yield client
+
+
+def client_of(server: str, token: str | None = None) -> httpx.Client:
+    """Somebody who calls the API, with cookies of their own."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    return httpx.Client(base_url=server, headers=headers, timeout=30, verify=TLS)
 
 
 def new_organization(database: Database, settings: Settings, scopes: Collection[Scope] = tuple(Scope)) -> str:
@@ -266,15 +279,21 @@ def sync_body(stream: str) -> dict[str, Any]:
 @pytest.fixture
 def other(server: str, settings: Settings, database: Database) -> Iterator[httpx.Client]:
     """A client of another organisation."""
-    headers = {"Authorization": f"Bearer {new_organization(database, settings)}"}
-    with httpx.Client(base_url=server, headers=headers, timeout=30) as client:
+    with client_of(server, new_organization(database, settings)) as client:
         yield client
 
 
 @pytest.fixture
-def serve(surroundings: Surroundings) -> Callable[[Settings], AbstractContextManager[str]]:
+def browser(server: str) -> Iterator[httpx.Client]:
+    """Somebody without a token."""
+    with client_of(server) as client:
+        yield client
+
+
+@pytest.fixture
+def serve(surroundings: Surroundings) -> Callable[..., AbstractContextManager[str]]:
     """Starts another server, with other settings."""
-    return lambda settings: serving(settings, surroundings)
+    return partial(serving, surroundings=surroundings)
 
 
 @pytest.fixture

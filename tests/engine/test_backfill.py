@@ -84,7 +84,7 @@ def test_reads_every_page(
 def test_completion_is_set_once(
     api: httpx.Client, reader: Reader, upstream: Any, start: Any, hints: Any
 ) -> None:
-    """A collection added later is backfilled and does not move it (contract 12)."""
+    """A collection added later is backfilled and does not move it (section 12)."""
     upstream.fill(CUSTOMERS, 1)
     upstream.fill(INVOICES, 1)
     path, ids = start()
@@ -405,7 +405,7 @@ def test_max_concurrent_requests(database: Database, reader: Reader, upstream: A
 def test_disabled_stops_and_resumes(
     api: httpx.Client, database: Database, reader: Reader, upstream: Any, start: Any, hints: Any
 ) -> None:
-    """Disabled within a slice, it goes on later where it stood (contract 2.7)."""
+    """Disabled within a slice, it goes on later where it stood (section 2.7)."""
     upstream.fill(CUSTOMERS, 450)
     path, ids = start()
 

@@ -1,4 +1,4 @@
-"""Watching a provider in memory: no change is lost, none is stored twice, trouble is told (contract 12)."""
+"""Watching a provider in memory: no change is lost, none is stored twice, trouble is told (section 12)."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -443,7 +443,7 @@ def test_frequency_takes_effect_at_once(upstream: Any, watch: Any) -> None:
 
 
 def test_old_records_leave_the_stream(upstream: Any, watch: Any, database: Database) -> None:
-    """`max_age_days` is kept up afterwards; what has no date stays (contract 2.8)."""
+    """`max_age_days` is kept up afterwards; what has no date stays (section 2.8)."""
     now = int(utc_now().timestamp())
     upstream.objects[CUSTOMERS] = [
         {"id": "cus_old", "created": now - 6 * DAY_S},

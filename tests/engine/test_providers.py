@@ -205,7 +205,7 @@ def test_addresses_of_others_are_refused(api: httpx.Client, properties: Any, fie
     ],
 )
 def test_same_account(api: httpx.Client, first: Any, second: Any) -> None:
-    """The properties that name the upstream account name the credential (contract 6.1, 14 row 10)."""
+    """The properties that name the upstream account name the credential (section 6.1, 14 row 10)."""
     ids = {api.post("/v1/credentials", json={"properties": each}).json()["id"] for each in (first, second)}
 
     assert len(ids) == 1

@@ -1,4 +1,4 @@
-"""API tokens and organisations: issued, limited, revoked; and the commands that do it (contract 1.1)."""
+"""API tokens and organisations: issued, limited, revoked; and the commands that do it (section 1.1)."""
 
 import time
 from collections.abc import Collection, Iterator
@@ -104,7 +104,7 @@ def test_a_remembered_token_is_forgotten_when_it_expires(database: Database, org
 def test_scopes(
     server: str, database: Database, org_id: UUID, scopes: Collection[str], statuses: list[int]
 ) -> None:
-    """Contract 1.4, 403: reading takes `read`, everything else `write`, and neither includes the other."""
+    """Section 1.4, 403: reading takes `read`, everything else `write`, and neither includes the other."""
     with database.write() as session:
         _, text = issue(session, org_id, "limited", [Scope(scope) for scope in scopes])
     path = f"/v1/streams/{uuid4()}"

@@ -1,4 +1,4 @@
-"""Contract 8: collections are looked up per credential."""
+"""Section 8: collections are looked up per credential."""
 
 from typing import Any
 from uuid import UUID, uuid4

@@ -1,9 +1,9 @@
-"""Contract 6.3: a customer's OAuth credential, captured in a browser and fetched with a one-time code."""
+"""Section 6.3: a customer's OAuth credential, captured in a browser and fetched with a one-time code."""
 
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from html import unescape
@@ -46,13 +46,6 @@ def app(api: httpx.Client) -> dict[str, Any]:
     }
     created: dict[str, Any] = api.post("/v1/oauth-apps", json=body).json()
     return created
-
-
-@pytest.fixture
-def browser(server: str) -> Iterator[httpx.Client]:
-    """Somebody without a token, with cookies of their own."""
-    with httpx.Client(base_url=server, timeout=30) as client:
-        yield client
 
 
 @pytest.fixture
@@ -157,7 +150,7 @@ def test_the_credential_is_a_fit_part_of_a_sync(
 
 
 def test_a_form_will_do(browser: httpx.Client, app: dict[str, Any], code: str) -> None:
-    """Superset: OAuth2 clients send a form."""
+    """Superset: OAuth2 clients send a form; what is empty in it was given."""
     form = {
         "grant_type": "authorization_code",
         "code": code,
@@ -166,6 +159,9 @@ def test_a_form_will_do(browser: httpx.Client, app: dict[str, Any], code: str) -
         "redirect_uri": RETURN,
     }
 
+    refused = browser.post("/link/oauth2/token", data=form | {"client_secret": ""})
+
+    assert refused.status_code == 401
     assert browser.post("/link/oauth2/token", data=form).status_code == 200
 
 

@@ -1,4 +1,4 @@
-"""Contract 7: OAuth apps, and where credentials and syncs show them."""
+"""Section 7: OAuth apps, and where credentials and syncs show them."""
 
 import json
 from typing import Any
@@ -116,7 +116,7 @@ def test_secrets_are_sealed_at_rest(api: httpx.Client, database: Database, setti
     assert elsewhere is None
 
 
-def test_truncate_secrets(api: httpx.Client, server: str, database: Database) -> None:
+def test_truncate_secrets(api: httpx.Client, database: Database) -> None:
     """Section 7: `truncate_secrets` defaults to true; false takes the scope `read-secrets`."""
     app = create(api)
     with database.read() as session:
@@ -129,13 +129,13 @@ def test_truncate_secrets(api: httpx.Client, server: str, database: Database) ->
         found = api.get("/v1/oauth-apps", params=params).json()["data"]
         return [each["client_secret"] for each in found]
 
-    refused = httpx.get(f"{server}/v1/oauth-apps?truncate_secrets=false", headers=ordinary)
+    refused = api.get("/v1/oauth-apps?truncate_secrets=false", headers=ordinary)
 
     assert secrets() == secrets(truncate_secrets="true") == [MASK]
     assert secrets(truncate_secrets="false") == [SECRET]
     assert refused.status_code == 403
     assert refused.json() == {"summary": "Forbidden: the token lacks the scope read-secrets"}
-    assert httpx.get(f"{server}/v1/oauth-apps", headers=ordinary).status_code == 200
+    assert api.get("/v1/oauth-apps", headers=ordinary).status_code == 200
 
 
 def test_filters(api: httpx.Client, database: Database) -> None:

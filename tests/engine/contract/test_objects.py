@@ -1,4 +1,4 @@
-"""Contract 1.2, 1.3, 2.1, 6.1 and 10.1: the documented fields of every object, alone and in a list."""
+"""Sections 1.2, 1.3, 2.1, 6.1 and 10.1: the documented fields of every object, alone and in a list."""
 
 import re
 from typing import Any
