@@ -1,11 +1,15 @@
 """Whether a JSON column contains a value, as PostgreSQL's `@>` means it, on both databases."""
 
+from typing import Final
+
 from pydantic import JsonValue
 from sqlalchemy import ColumnElement, SQLColumnExpression, and_, case, cast, false, func, literal, true
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import select
 
 from engine.tables.base import JsonObject
+
+INT64: Final = range(-(2**63), 2**63)
 
 
 def contains(
@@ -38,7 +42,7 @@ def _matches(kind: ColumnElement[str], value: ColumnElement[str], wanted: JsonVa
         case bool():
             return kind == ("true" if wanted else "false")
         case int() | float():
-            return and_(kind.in_(["integer", "real"]), value == literal(wanted))
+            return and_(kind.in_(["integer", "real"]), value == literal(_sqlite_number(wanted)))
         case str():
             return and_(kind == "text", value == literal(wanted))
         case list():
@@ -48,3 +52,8 @@ def _matches(kind: ColumnElement[str], value: ColumnElement[str], wanted: JsonVa
             inside = case((kind == "object", value), else_="{}")
             return and_(kind == "object", _object_has(inside, wanted))
     return false()
+
+
+def _sqlite_number(number: int | float) -> int | float:
+    """SQLite reads whole numbers beyond 64 bits as doubles, and takes none as a parameter."""
+    return number if isinstance(number, float) or number in INT64 else float(number)

@@ -26,8 +26,6 @@ def known_collections(provider: Provider, collection_ids: Iterable[str]) -> list
     unknown = [each for each in wanted if provider.collection(each) is None]
     if unknown:
         raise InvalidError({"collection_ids": [f"unknown collection {each}" for each in unknown]})
-    if not wanted:
-        raise InvalidError({"collection_ids": ["must name at least one collection"]})
     return wanted
 
 

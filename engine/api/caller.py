@@ -8,6 +8,7 @@ from typing import Annotated, Final, TypeVar
 from uuid import UUID
 
 from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
 from sqlmodel import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -24,6 +25,8 @@ from foundation.database import Database
 
 Result = TypeVar("Result")
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
+BEARER: Final = HTTPBearer(scheme_name="Token", description="an API token", auto_error=False)
+"""Describes in OpenAPI what `_bearer` reads, which tells the ways to be refused apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class Caller:
         return retrying(self.services.database, in_time)
 
 
-async def _identified(request: Request) -> Caller:
+async def _identified(request: Request, _described: Annotated[object, Depends(BEARER)]) -> Caller:
     services: Services = request.app.state.services
     token = _bearer(request)
     if b"%00" in request.scope["query_string"]:

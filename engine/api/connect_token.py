@@ -64,7 +64,7 @@ async def _token_body(request: Request) -> TokenBody:
 def _form(text: str) -> dict[str, str]:
     """The fields of a form, or 400; it needs no token, so it must not cost much."""
     try:
-        return dict(parse_qsl(text, max_num_fields=MAX_FIELDS))
+        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS))
     except ValueError:
         raise BadRequestError("Invalid form: too many fields") from None
 

@@ -8,14 +8,15 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, Field, JsonValue, model_validator
 
-from engine.api.shapes import Given, Metadata, Name
+from engine.api.shapes import Given, Metadata, Name, Never
 from engine.delivery import DeliverPolicy, Message, Pending
 from engine.errors import BadRequestError
+from engine.numbers import NUMBER
 from engine.tables import Consumer
 
 MAX_TOKENS: Final = 10_000
 
-AckWait = Annotated[int, Field(ge=1, le=86_400_000)]
+AckWait = Annotated[int, Field(ge=1, le=86_400_000), NUMBER]
 
 
 def _not_zero(value: int) -> int:
@@ -25,9 +26,12 @@ def _not_zero(value: int) -> int:
 
 
 MaxDeliver = Annotated[
-    int, Field(ge=-1, le=1_000_000, description="-1: unlimited"), AfterValidator(_not_zero)
+    int,
+    Field(ge=-1, le=1_000_000, description="-1: unlimited", json_schema_extra={"not": {"const": 0}}),
+    AfterValidator(_not_zero),
+    NUMBER,
 ]
-MaxAckPending = Annotated[int, Field(ge=1, le=100_000)]
+MaxAckPending = Annotated[int, Field(ge=1, le=100_000), NUMBER]
 
 
 class Configuration(Given):
@@ -62,6 +66,7 @@ class ConsumerPatch(Configuration):
     max_ack_pending: MaxAckPending | None = None
     name: Name | None = None
     metadata: Metadata | None = None
+    stream_id: Never = None
 
 
 class ConsumerObject(BaseModel):
@@ -155,7 +160,7 @@ class Batch(BaseModel):
 class Tokens(Given):
     """Which messages are meant."""
 
-    ack_tokens: list[str]
+    ack_tokens: list[str] = Field(json_schema_extra={"minItems": 1, "maxItems": MAX_TOKENS})
 
     def read(self) -> list[UUID]:
         """The tokens, or 400 when there are none or one was not made here."""

@@ -36,6 +36,7 @@ from engine.delivery import (
     take,
 )
 from engine.errors import InvalidError, NotFoundError
+from engine.numbers import NUMBER
 from engine.owned import Lock, find, owned
 from engine.tables import Consumer, Stream
 from foundation.database import utc_now
@@ -55,8 +56,8 @@ WaitFor = Annotated[int, Field(ge=0, le=MAX_WAIT_MS, description="milliseconds t
 class NextBody(Given):
     """The same parameters as the query's, for those who POST."""
 
-    batch_size: BatchSize | None = None
-    wait_for: WaitFor | None = None
+    batch_size: Annotated[BatchSize, NUMBER] | None = None
+    wait_for: Annotated[WaitFor, NUMBER] | None = None
 
 
 @router.post("")

@@ -13,7 +13,7 @@ from engine.api.caller import Authenticated, Caller
 from engine.api.idempotency import Key, OnceOnly, once_only
 from engine.api.listing import HealthFilter, Listed, MetadataFilter, Page
 from engine.api.oauth_app_shapes import Apps, EmbeddedApp, embedded
-from engine.api.shapes import MASK, Deleted, Given, Metadata, Name
+from engine.api.shapes import MASK, Deleted, Given, Metadata, Name, Never
 from engine.api.verdicts import Verdict, has_verdict, verdict
 from engine.containment import contains
 from engine.credentials import GivenCredential, Identity, import_credential, lookup, understand
@@ -56,6 +56,9 @@ class CredentialPatch(Given):
 
     name: Name | None = None
     metadata: Metadata | None = None
+    properties: Never = None
+    oauth_app_id: Never = None
+    provider: Never = None
 
 
 class EmbeddedCredential(BaseModel):

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from engine.api.pages import error_page, reads_html
 from engine.errors import ApiError, Reasons
@@ -16,8 +17,9 @@ from engine.errors import ApiError, Reasons
 log = structlog.get_logger(__name__)
 
 Tree: TypeAlias = "dict[str, list[str] | Tree]"
-WHOLE: str = "_self"
-PEOPLE: str = "/link/oauth2/"
+WHOLE: Final = "_self"
+METHODS: Final = ("GET", "HEAD", "POST", "PATCH", "DELETE")
+PEOPLE: Final = "/link/oauth2/"
 """Below this, people come by with a browser."""
 
 
@@ -70,10 +72,23 @@ async def _invalid(_request: Request, exc: Exception) -> JSONResponse:
     return answer(422, "Validation failed", reasons_of(errors))
 
 
-async def _other(_request: Request, exc: Exception) -> JSONResponse:
+async def _other(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, HTTPException)  # noqa: S101  # as above
     summary = "Not found: no such path" if exc.status_code == HTTPStatus.NOT_FOUND else str(exc.detail)
-    return answer(exc.status_code, summary)
+    refusal = answer(exc.status_code, summary)
+    if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        refusal.headers["Allow"] = ", ".join(_served(request))
+    return refusal
+
+
+def _served(request: Request) -> list[str]:
+    """The methods of this path; the exception knows those of one route, and each method is a route."""
+    scopes = {method: {**request.scope, "method": method} for method in METHODS}
+    return [
+        method
+        for method, scope in scopes.items()
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+    ]
 
 
 async def _unexpected(request: Request, exc: Exception) -> Response:

@@ -18,6 +18,10 @@ from engine.tables import JsonObject
 from engine.tables.base import Resource
 
 MAX_LIMIT: Final = 1_000
+JSON_OBJECT: Final[JsonObject] = {
+    "contentMediaType": "application/json",
+    "contentSchema": {"type": "object"},
+}
 
 Item = TypeVar("Item")
 Row = TypeVar("Row")
@@ -33,7 +37,7 @@ class Listed(BaseModel, Generic[Item]):
 
 def _metadata_filter(
     metadata: Annotated[
-        str | None,
+        Annotated[str, Field(json_schema_extra=JSON_OBJECT)] | None,
         Query(description="URL-encoded JSON that the metadata contains", examples=['{"plan": "gold"}']),
     ] = None,
 ) -> JsonObject | None:

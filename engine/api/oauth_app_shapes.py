@@ -6,9 +6,9 @@ from typing import Annotated, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, Field, JsonValue, field_validator
+from pydantic import AfterValidator, BaseModel, Field, JsonValue
 
-from engine.api.shapes import MASK, Given, Metadata, Name, Never
+from engine.api.shapes import MASK, Given, Metadata, Name, Never, NotNull
 from engine.api.verdicts import Verdict, verdict
 from engine.tables import OAuthApp
 
@@ -52,19 +52,12 @@ class OAuthAppBody(Given):
 class OAuthAppPatch(Given):
     """Only what is given changes."""
 
-    name: Name | None = None
-    client_secret: Secret | None = Field(default=None, repr=False)
-    redirect_uris: ReturnUrls | None = None
+    name: Annotated[Name | None, NotNull()] = None
+    client_secret: Annotated[Secret | None, NotNull()] = Field(default=None, repr=False)
+    redirect_uris: Annotated[ReturnUrls | None, NotNull()] = None
     metadata: Metadata | None = None
-    provider: Never = Field(default=None, json_schema_extra={"deprecated": True})
+    provider: Never = None
     client_id: Never = None
-
-    @field_validator("name", "client_secret", "redirect_uris", mode="after")
-    @classmethod
-    def _not_null(cls, value: object) -> object:
-        if value is None:
-            raise ValueError("must not be null")
-        return value
 
 
 class OAuthAppObject(BaseModel):

@@ -1,6 +1,6 @@
 """What all bodies and answers share: names, metadata, instants, masks."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from pydantic import (
@@ -9,9 +9,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     JsonValue,
     StringConstraints,
+    WithJsonSchema,
 )
+from pydantic_core import CoreSchema
 
 MASK: Final = "***********"
 MAX_NAME: Final = 1_000
@@ -25,7 +28,17 @@ def _never(_value: JsonValue) -> JsonValue:
     raise ValueError("cannot be changed")
 
 
-Never = Annotated[JsonValue, AfterValidator(_never)]
+class NotNull:
+    """A field that may be left out of a body, but is not emptied with null."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        return schema["schema"] if schema["type"] == "nullable" else schema
+
+
+Never = Annotated[
+    JsonValue, AfterValidator(_never), WithJsonSchema({"not": {}, "description": "cannot be changed"})
+]
 """A field of an object that its PATCH refuses."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
 Metadata = Annotated[dict[str, JsonValue], BeforeValidator(_empty_list_is_empty_map)]

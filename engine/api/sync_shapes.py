@@ -5,27 +5,40 @@ from enum import StrEnum
 from typing import Annotated, Final
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, Field, JsonValue, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from engine.api.credentials import CredentialBody, EmbeddedCredential
 from engine.api.oauth_app_shapes import Apps
-from engine.api.shapes import Given, Metadata, Name
+from engine.api.shapes import Given, Metadata, Name, Never, NotNull
 from engine.health import Trouble
+from engine.numbers import NUMBER
 from engine.providers.catalogue import RateLimit
 from engine.tables import Credential, Sync, SyncFrequency, SyncStatus
 
 MAX_AGE_DAYS: Final = 36_500
 IMMUTABLE: Final = ("credential", "credential_id", "provider", "stream_id", "external_id")
 
-Age = Annotated[int, Field(ge=1, le=MAX_AGE_DAYS)]
+Age = Annotated[int, Field(ge=1, le=MAX_AGE_DAYS), NUMBER]
 CollectionIds = Annotated[
     list[Annotated[str, Field(max_length=200)]],
-    Field(max_length=1_000, examples=[["stripe:customer", "stripe:invoice"]]),
+    Field(min_length=1, max_length=1_000, examples=[["stripe:customer", "stripe:invoice"]]),
 ]
 
 
 class SyncBody(Given):
     """Exactly one of `credential` and `credential_id` is required."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {
+                    "required": [given],
+                    "properties": {given: {"not": {"type": "null"}}, other: {"type": "null"}},
+                }
+                for given, other in (("credential", "credential_id"), ("credential_id", "credential"))
+            ]
+        }
+    )
 
     provider: str = Field(examples=["stripe"])
     stream_id: UUID
@@ -40,35 +53,21 @@ class SyncBody(Given):
     external_id: Annotated[str, Field(max_length=1_000)] | None = None
 
 
-def _never(_value: JsonValue, info: ValidationInfo) -> JsonValue:
-    raise ValueError(f"{info.field_name} of a sync cannot be changed")
-
-
-Never = Annotated[JsonValue, AfterValidator(_never)]
-
-
 class SyncPatch(Given):
     """Only what is given changes; `null` clears `max_age_days`."""
 
-    name: Name | None = None
-    collection_ids: CollectionIds | None = None
+    name: Annotated[Name | None, NotNull()] = None
+    collection_ids: Annotated[CollectionIds | None, NotNull()] = None
     rate_limit: RateLimit | None = None
-    status: SyncStatus | None = None
+    status: Annotated[SyncStatus | None, NotNull()] = None
     max_age_days: Age | None = None
-    sync_frequency: SyncFrequency | None = None
+    sync_frequency: Annotated[SyncFrequency | None, NotNull()] = None
     metadata: Metadata | None = None
-    credential: Never = Field(default=None, json_schema_extra={"deprecated": True})
+    credential: Never = None
     credential_id: Never = None
     provider: Never = None
     stream_id: Never = None
     external_id: Never = None
-
-    @field_validator("name", "collection_ids", "status", "sync_frequency", mode="after")
-    @classmethod
-    def _not_null(cls, value: object) -> object:
-        if value is None:
-            raise ValueError("must not be null")
-        return value
 
 
 class BackfillBody(Given):

@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import yaml
 from pydantic import Field, JsonValue, model_validator
 
+from engine.numbers import NUMBER
 from engine.providers.auth import Auth, Exchanged, Grant
 from engine.providers.changes import EventFeed, Gone, UpdatedSince
 from engine.providers.collection import Collection
@@ -27,9 +28,11 @@ COMMON: Final = ("path", "params", "body", "paging")
 class RateLimit(Part):
     """How much of the provider's allowance a sync may use (contract 5)."""
 
-    allowed_requests: int = Field(ge=1, le=100_000)
-    interval: int = Field(default=60, ge=1, le=31 * 86_400, description="seconds")
-    max_concurrent_requests: int = Field(default=0, ge=0, le=1_000, description="0: no cap of its own")
+    allowed_requests: Annotated[int, Field(ge=1, le=100_000), NUMBER]
+    interval: Annotated[int, Field(ge=1, le=31 * 86_400, description="seconds"), NUMBER] = 60
+    max_concurrent_requests: Annotated[
+        int, Field(ge=0, le=1_000, description="0: no cap of its own"), NUMBER
+    ] = 0
 
 
 class CredentialField(Part):

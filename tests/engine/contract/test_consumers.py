@@ -1,4 +1,4 @@
-"""`/v1/streams` and `/v1/http-consumers` (contract 9 and 10)."""
+"""`/v1/streams` and `/v1/http-consumers` (sections 9 and 10)."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -45,7 +45,7 @@ def tokens(messages: list[dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def test_streams(api: httpx.Client) -> None:
-    """Contract 9.1: a slug is unique in its organisation."""
+    """Section 9.1: a slug is unique in its organisation."""
     created = api.post("/v1/streams", json={"slug": "a"}).json()
     again = api.post("/v1/streams", json={"slug": "a"})
     renamed = api.patch(f"/v1/streams/{created['id']}", json={"slug": "b"})
@@ -61,7 +61,7 @@ def test_streams(api: httpx.Client) -> None:
 
 
 def test_defaults_and_update(api: httpx.Client, stream: str) -> None:
-    """Contract 10.1: the documented defaults, and the older name of the wait."""
+    """Section 10.1: the documented defaults, and the older name of the wait."""
     path = consumer(api, stream, ack_wait=5_000)
 
     made = api.get(path).json()
@@ -77,12 +77,14 @@ def test_defaults_and_update(api: httpx.Client, stream: str) -> None:
     }
     assert (updated["max_ack_pending"], updated["metadata"], updated["ack_wait_ms"]) == (5, {"a": 1}, 5_000)
     assert len(api.get("/v1/http-consumers", params={"metadata": '{"a": 1}'}).json()["data"]) == 1
+    moved = api.patch(path, json={"stream_id": stream})
+    assert moved.json()["validation_errors"] == {"stream_id": ["cannot be changed"]}
     assert api.delete(f"/v1/streams/{stream}").status_code == 422
     assert api.delete(path).status_code == 200
 
 
 def test_record_shape(api: httpx.Client, stream: str, fill: Any) -> None:
-    """Contract 9.2, with the sync nested."""
+    """Section 9.2, with the sync nested."""
     sync = fill(1)
 
     [message], info = receive(api, consumer(api, stream))
@@ -101,7 +103,7 @@ def test_record_shape(api: httpx.Client, stream: str, fill: Any) -> None:
 
 
 def test_acknowledged_messages_do_not_return(api: httpx.Client, stream: str, fill: Any) -> None:
-    """Contract 10.3: acknowledged is done, twice is harmless; the rest returns after `ack_wait_ms`."""
+    """Section 10.3: acknowledged is done, twice is harmless; the rest returns after `ack_wait_ms`."""
     fill(5)
     path = consumer(api, stream, ack_wait_ms=300)
     messages, info = receive(api, path, batch_size=3)
@@ -118,7 +120,7 @@ def test_acknowledged_messages_do_not_return(api: httpx.Client, stream: str, fil
 
 
 def test_nack_makes_available_at_once(api: httpx.Client, stream: str, fill: Any) -> None:
-    """Contract 10.3."""
+    """Section 10.3."""
     fill(2)
     path = consumer(api, stream)
     messages, _ = receive(api, path, batch_size=2)
@@ -133,7 +135,7 @@ def test_nack_makes_available_at_once(api: httpx.Client, stream: str, fill: Any)
 @pytest.mark.parametrize("body", [{"ack_tokens": []}, {"ack_tokens": ["nonsense"]}, {"ack_tokens": ["é"]}])
 @pytest.mark.parametrize("verb", ["ack", "nack"])
 def test_malformed_tokens(api: httpx.Client, stream: str, verb: str, body: dict[str, Any]) -> None:
-    """Contract 10.3: empty or malformed tokens are 400."""
+    """Section 10.3: empty or malformed tokens are 400."""
     assert api.post(f"{consumer(api, stream)}/{verb}", json=body).status_code == 400
 
 
@@ -145,7 +147,7 @@ def test_bounds_of_next(api: httpx.Client, stream: str, params: dict[str, int]) 
 
 
 def test_next_by_post(api: httpx.Client, stream: str, fill: Any) -> None:
-    """Contract 10.2: GET or POST, parameters in the query or the body."""
+    """Section 10.2: GET or POST, parameters in the query or the body."""
     fill(3)
     path = consumer(api, stream)
 
@@ -166,7 +168,7 @@ def test_readers_share_a_consumer(api: httpx.Client, stream: str, fill: Any) -> 
 
 
 def test_max_ack_pending(api: httpx.Client, stream: str, fill: Any) -> None:
-    """Contract 10.2: with that many out, nothing more comes."""
+    """Section 10.2: with that many out, nothing more comes."""
     fill(5)
     path = consumer(api, stream, max_ack_pending=2)
 
@@ -194,7 +196,7 @@ def test_max_deliver(api: httpx.Client, stream: str, fill: Any) -> None:
 def test_a_changed_record_is_redelivered_as_it_is_now(
     api: httpx.Client, stream: str, fill: Any, upstream: Any, reader: Reader, hints: Any
 ) -> None:
-    """Contract 9.2: one entry per record; the old version's token acknowledges nothing any more."""
+    """Section 9.2: one entry per record; the old version's token acknowledges nothing any more."""
     sync = fill(3)
     path = consumer(api, stream)
     messages, _ = receive(api, path, batch_size=3)
@@ -213,7 +215,7 @@ def test_a_changed_record_is_redelivered_as_it_is_now(
 
 @pytest.mark.parametrize(("policy", "expected"), [("all", 3), ("new", 0), ("last", 1), ("1h", 3)])
 def test_deliver_policies(api: httpx.Client, stream: str, fill: Any, policy: str, expected: int) -> None:
-    """Contract 10.1: where a consumer begins, at creation and when the policy changes."""
+    """Section 10.1: where a consumer begins, at creation and when the policy changes."""
     fill(3)
 
     created = consumer(api, stream, deliver_policy=policy)

@@ -1,4 +1,4 @@
-"""`/v1/credentials`: one per upstream account, secrets never shown (contract 1.5, 6)."""
+"""`/v1/credentials`: one per upstream account, secrets never shown (sections 1.5, 6)."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ def body(secret: str = SECRET, **more: Any) -> dict[str, Any]:
 
 
 def test_import_masks_secrets(api: httpx.Client) -> None:
-    """Contract 1.5: a secret comes back as eleven asterisks, everything else as it was sent."""
+    """Section 1.5: a secret comes back as eleven asterisks, everything else as it was sent."""
     answer = api.post("/v1/credentials", json=body())
 
     assert answer.status_code == 200
@@ -65,7 +65,7 @@ def test_unknown_properties_are_treated_as_secrets(api: httpx.Client) -> None:
 
 
 def test_same_account_is_the_same_credential(api: httpx.Client) -> None:
-    """Contract 6.1: importing for the same upstream account refreshes it and keeps its id."""
+    """Section 6.1: importing for the same upstream account refreshes it and keeps its id."""
     first = api.post("/v1/credentials", json=body()).json()
     second = api.post("/v1/credentials", json=body("sk_test_another", name="Renamed")).json()
 
@@ -155,7 +155,7 @@ def test_flat_spelling_of_the_concept_page(api: httpx.Client) -> None:
     ],
 )
 def test_invalid_bodies(api: httpx.Client, given: dict[str, Any], errors: dict[str, Any]) -> None:
-    """Contract 1.4: 422 maps each field to its reasons, nested as the body is, and repeats no value."""
+    """Section 1.4: 422 maps each field to its reasons, nested as the body is, and repeats no value."""
     answer = api.post("/v1/credentials", json=given)
 
     assert answer.status_code == 422
@@ -192,6 +192,18 @@ def test_update_and_delete(api: httpx.Client) -> None:
     assert (updated["name"], updated["metadata"]) == (None, {"a": 1})
     assert deleted.json() == {"id": updated["id"], "deleted": True}
     assert api.get(path).status_code == 404
+
+
+@pytest.mark.parametrize("field", ["properties", "oauth_app_id", "provider"])
+def test_the_rest_stays(api: httpx.Client, field: str) -> None:
+    """Section 6.2: secrets are replaced by importing again, and whoever tries otherwise is told."""
+    imported = api.post("/v1/credentials", json=body()).json()
+
+    answer = api.patch(f"/v1/credentials/{imported['id']}", json={field: imported[field], "name": "Renamed"})
+
+    assert answer.status_code == 422
+    assert answer.json()["validation_errors"] == {field: ["cannot be changed"]}
+    assert api.get(f"/v1/credentials/{imported['id']}").json() == imported
 
 
 def test_idempotency_key(api: httpx.Client) -> None:
