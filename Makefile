@@ -1,7 +1,7 @@
 # Two commands: `make demo` shows the main job at work, `make test` runs every check.
 # Both bootstrap .venv from a plain python3 and install again only when a lock or pyproject.toml changes.
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser check format lock clean
+.PHONY: help demo test fuzz browser check format lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -21,6 +21,9 @@ test: check ## Run all checks: format, lint, types, tests (ARGS goes to pytest).
 
 browser: $(READY) ## Connect an account in headless Chromium, which has to be here (see docs/connect.md).
 	@$(BIN)/python -m pytest tests/e2e/connect/in_chromium.py $(ARGS)
+
+fuzz: $(READY) ## Try the engine with all that its OpenAPI allows, for an hour or two (FUZZ_EXAMPLES=200 of each).
+	@FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),200) $(BIN)/python -m pytest -s tests/engine/contract/test_schemathesis.py $(ARGS)
 
 check: $(READY)
 	@$(BIN)/ruff format --check --quiet .
