@@ -22,7 +22,7 @@ from engine.backfill.verdict import Failure, unreachable
 from engine.health import TroubleCode
 from engine.issuer import AppRefusedError, Issuer
 from engine.oauth_apps import OAuthClient, note_verdict, oauth_client
-from engine.providers.auth import Basic, Static
+from engine.providers.auth import Basic, Static, settled
 from engine.providers.catalogue import Catalogue, Provider
 from engine.providers.issue import Tokens
 from engine.providers.urls import ForbiddenUrlError
@@ -71,8 +71,8 @@ class Authority:
         `instead_of` is an access that the provider refused: then the token will be another one.
         """
         provider = self.catalogue[credential.provider]
-        grant = provider.credential_kinds[credential.kind].grant
         values = {**credential.properties, **self._secrets(credential)}
+        grant = settled(provider.credential_kinds[credential.kind].grant, values)
         base_url = _base_url(provider, credential)
         if isinstance(grant, Static | Basic):
             return Access(base_url, grant.token(values))

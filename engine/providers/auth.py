@@ -66,10 +66,12 @@ class Refresh(Part):
     """How long an access token lasts when the answer does not say."""
     refusals: tuple[str, ...] = ("invalid_grant",)
     """What the answer calls a refresh token that is no longer good."""
+    otherwise: str | None = None
+    """The field whose token is carried as it is by a credential without a refresh token."""
 
     @property
     def needs(self) -> Sequence[Sequence[str]]:
-        return ((self.field,),)
+        return ((self.field, *([self.otherwise] if self.otherwise else [])),)
 
 
 class ClientCredentials(Part):
@@ -115,6 +117,13 @@ Exchanged: TypeAlias = Refresh | ClientCredentials
 Issued: TypeAlias = Exchanged | Installation
 """The provider issues the token that a request carries, for a while."""
 Grant: TypeAlias = Annotated[Held | Issued, Field(discriminator="kind")]
+
+
+def settled(grant: Grant, values: Mapping[str, JsonValue]) -> Grant:
+    """What a credential with these values rests on, where its kind leaves a choice."""
+    if isinstance(grant, Refresh) and grant.otherwise is not None and grant.field not in values:
+        return Static(kind="static", fields=(grant.otherwise,))
+    return grant
 
 
 def proof(grant: Grant, values: Mapping[str, JsonValue]) -> str:

@@ -8,7 +8,7 @@ import structlog
 from pydantic import JsonValue
 
 from engine.credentials import GivenCredential
-from engine.providers.auth import Basic, Static
+from engine.providers.auth import Basic, Static, settled
 from engine.providers.catalogue import Provider
 from engine.providers.paths import dig
 from engine.tables.base import JsonMapping
@@ -34,10 +34,11 @@ class Accounts:
         named = [str(given.properties[name]) for name in kind.account if name in given.properties]
         if named:
             return "|".join(named)
-        if identity is None or not isinstance(kind.grant, Static | Basic):
-            return None
         values = {**given.properties, **given.secrets}
-        told = await self.told(given.provider, given.kind, given.properties, kind.grant.token(values))
+        grant = settled(kind.grant, values)
+        if identity is None or not isinstance(grant, Static | Basic):
+            return None
+        told = await self.told(given.provider, given.kind, given.properties, grant.token(values))
         if not (account_id := dig(told, identity.id)):
             return None
         distinct = [f"{name}={given.properties.get(name)}" for name in identity.distinct_by]

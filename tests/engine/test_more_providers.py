@@ -24,6 +24,7 @@ from engine.tables import Progress, ReadingKind, Record
 from foundation.database import Database, utc_now
 from tests.peers.providers.airtable import Airtable
 from tests.peers.providers.auth0 import Auth0
+from tests.peers.providers.linear import Linear
 from tests.peers.providers.marketo import Marketo
 from tests.peers.providers.quickbooks import QuickBooks
 from tests.peers.providers.sendgrid import SendGrid
@@ -261,7 +262,33 @@ def marketo() -> Case:
     return Case(fake, properties, upstream, change)
 
 
-CASES = [airtable, auth0, quickbooks, sendgrid, servicenow, marketo]
+def linear() -> Case:
+    fake = Linear()
+    lists = {"issue": "issues", "user": "users", "comment": "comments", "webhook": "webhooks"}
+    for name, count in {
+        "issues": 250,
+        "users": 2,
+        "comments": 100,
+        "webhooks": 1,
+        "projectMilestones": 0,
+    }.items():
+        fake.fill(name, count)
+
+    def upstream() -> Held:
+        shown = {name: fake.shown(each) if each in fake.selections else {} for name, each in lists.items()}
+        return {f"linear:{name}": each for name, each in shown.items()} | {"linear:milestone": {}}
+
+    def change() -> None:
+        moment = now("%Y-%m-%dT%H:%M:%S.000Z")
+        fake.objects["issues"][3] |= {"title": "changed", "updatedAt": moment}
+        fake.objects["issues"][4] |= {"trashed": True, "archivedAt": moment, "updatedAt": moment}
+        fake.add("comments", "comments-new", moment)
+
+    properties = {"kind": "linear_oauth2", "access_token": "spent", "refresh_token": "refresh-0"}
+    return Case(fake, properties, upstream, change, CLIENT)
+
+
+CASES = [linear, airtable, auth0, quickbooks, sendgrid, servicenow, marketo]
 
 
 @pytest.fixture(params=CASES, ids=lambda make: make.__name__)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from pydantic import TypeAdapter
 
 from engine.providers.answer import Answer, StrayLinkError, UnreadableAnswerError
-from engine.providers.auth import ClientCredentials, Refresh, proof
+from engine.providers.auth import ClientCredentials, Refresh, Static, proof, settled
 from engine.providers.catalogue import Provider, load_catalogue
 from engine.providers.issue import UnusableKeyError, read_exchanged, read_installed, sign, token_request
 from engine.providers.paging import Paging
@@ -298,6 +298,16 @@ def test_client_credentials() -> None:
     assert grant.needs == (("client_id",), ("client_secret",), ("domain",))
     assert grant.form(values) == {"grant_type": "client_credentials", "audience": "https://choam.example/"}
     assert proof(grant, values) == '["id", "pw", "choam.example"]'
+
+
+def test_a_token_without_a_refresh_token() -> None:
+    """A kind may leave it to the credential whether its token is renewed or carried as it is."""
+    grant = refresh(otherwise="access_token")
+
+    assert grant.needs == (("refresh_token", "access_token"),)
+    assert settled(grant, {"refresh_token": "r", "access_token": "a"}) is grant
+    assert settled(grant, {"access_token": "a"}) == Static(kind="static", fields=("access_token",))
+    assert settled(refresh(), {}) == refresh()
 
 
 BOUND = """

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.peers.providers.airtable import Airtable
+from tests.peers.providers.linear import Linear
 from tests.peers.providers.quickbooks import QuickBooks
 from tests.peers.providers.sendgrid import SendGrid
 from tests.peers.providers.tokens import Tokens
@@ -42,6 +43,12 @@ def test_same_account(api: httpx.Client, upstream: Any) -> None:
         scope="data.records:read",
         airtable_uid=UID,
     )
+    upstream.interfere = Linear(tokens=Tokens(good=["a"]))
+    workspaces = [
+        imported(api, kind="linear_key", secret="lin_api_1"),
+        imported(api, kind="linear_oauth2", access_token="a"),
+        imported(api, kind="linear_oauth2", access_token="b", linear_org_id="org-1"),
+    ]
     companies = [
         imported(api, kind="quickbooks_oauth2", refresh_token=f"r{number}", realm_id=each)
         for number, each in enumerate((12, "12", 13))
@@ -52,6 +59,7 @@ def test_same_account(api: httpx.Client, upstream: Any) -> None:
     ]
 
     assert len(set(keys)) == 1
+    assert len(set(workspaces)) == 1
     assert {*tokens, oauth} == {oauth}
     assert companies[0] == companies[1] != companies[2]
     assert tenants[0] == tenants[1] != tenants[2]
@@ -89,6 +97,16 @@ def test_addresses_of_others_are_refused(api: httpx.Client, properties: Any, fie
     [
         (Airtable, {}, {"airtable_uid": UID, "scope": "data.records:read schema.bases:read"}),
         (QuickBooks, {"realmId": "9130357849536906"}, {"realm_id": "9130357849536906"}),
+        (
+            Linear,
+            {},
+            {
+                "access_token": "access-1",
+                "scope": "read",
+                "linear_org_id": "org-1",
+                "linear_org_name": "CHOAM",
+            },
+        ),
     ],
 )
 def test_captured_in_a_browser(

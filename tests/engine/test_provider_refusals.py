@@ -11,6 +11,7 @@ from engine.providers.catalogue import load_catalogue
 from tests.engine.pages import page_at
 from tests.peers.providers.airtable import Airtable
 from tests.peers.providers.auth0 import Auth0
+from tests.peers.providers.linear import Linear
 from tests.peers.providers.marketo import Marketo
 from tests.peers.providers.quickbooks import QuickBooks
 from tests.peers.providers.refusals import Fake
@@ -20,6 +21,10 @@ from tests.peers.providers.tokens import Tokens
 
 CATALOGUE = load_catalogue({})
 BEARER = {"Authorization": "Bearer t"}
+ISSUES = (
+    "query($first: Int!, $after: String) { found: issues(first: $first, after: $after, "
+    "includeArchived: true) { nodes { id } pageInfo { hasNextPage endCursor } } }"
+)
 
 
 def airtable() -> Airtable:
@@ -45,6 +50,12 @@ def sendgrid() -> SendGrid:
 def servicenow() -> ServiceNow:
     fake = ServiceNow(tokens=Tokens(good=["t"]))
     fake.fill("incident", 1)
+    return fake
+
+
+def linear(trouble: str | None = None) -> Linear:
+    fake = Linear(tokens=Tokens(good=["t"]), trouble=trouble)
+    fake.fill("issues", 1)
     return fake
 
 
@@ -85,6 +96,12 @@ def troubled(code: str) -> Marketo:
             60,
         ),
         (quickbooks(), {"realm_id": 1}, "quickbooks:customer", TroubleCode.CREDENTIAL_REJECTED, None),
+        (busy(linear()), {}, "linear:issue", TroubleCode.RATE_LIMITED, 60),
+        (linear("authentication error"), {}, "linear:issue", TroubleCode.CREDENTIAL_REJECTED, None),
+        (linear("feature not accessible"), {}, "linear:issue", TroubleCode.COLLECTION_FAILED, None),
+        (linear("internal error"), {}, "linear:issue", TroubleCode.PROVIDER_UNAVAILABLE, None),
+        (linear("unheard of"), {}, "linear:issue", TroubleCode.COLLECTION_FAILED, None),
+        (linear(), {}, "linear:document", TroubleCode.COLLECTION_FAILED, None),
         (spent(sendgrid()), {}, "sendgrid:bounce", TroubleCode.RATE_LIMITED, 40),
         (busy(servicenow()), {"instance": "choam"}, "servicenow:incident", TroubleCode.RATE_LIMITED, 1800),
         (servicenow(), {"instance": "choam"}, "servicenow:problem", TroubleCode.COLLECTION_FAILED, None),
@@ -164,6 +181,28 @@ def test_fakes_are_strict(fake: Fake, path: str, status: int) -> None:
         fake(httpx.Request("GET", url.replace("https", "http"), headers=BEARER))
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"query": "{ issues { nodes { id } } }"},
+        {"query": ISSUES.replace("includeArchived: true", ""), "variables": {"first": 1}},
+        {"query": ISSUES.replace("{ id }", "{ id nothingOfTheKind }"), "variables": {"first": 1}},
+        {"query": ISSUES.replace("{ id }", "{ id state }"), "variables": {"first": 1}},
+        {"query": ISSUES.replace("{ id }", "{ id title { id } }"), "variables": {"first": 1}},
+        {"query": ISSUES, "variables": {"first": 251}},
+        {"query": ISSUES, "variables": {"first": 1, "since": "2026-01-01T00:00:00Z"}},
+    ],
+)
+def test_linear_s_fake_is_strict(asked: Any) -> None:
+    """It refuses what its schema does not have."""
+    url = "https://api.linear.app/graphql"
+
+    assert linear()(httpx.Request("POST", url, headers=BEARER, json=asked)).status_code == 400
+    assert linear()(httpx.Request("POST", url, json=asked)).status_code == 401
+    good = {"query": ISSUES, "variables": {"first": 1}}
+    assert linear()(httpx.Request("POST", url, headers=BEARER, json=good)).status_code == 200
+
+
 def test_marketo_s_fake_is_strict() -> None:
     """It refuses with a status of success."""
     url = "https://123-abc-456.mktorest.com/rest/asset/v1/programs.json"
@@ -174,7 +213,7 @@ def test_marketo_s_fake_is_strict() -> None:
 
 
 @pytest.mark.parametrize(
-    "fake", [Airtable(), Auth0(), QuickBooks(), ServiceNow(), Marketo()], ids=lambda each: each.host
+    "fake", [Airtable(), Auth0(), Linear(), QuickBooks(), ServiceNow(), Marketo()], ids=lambda each: each.host
 )
 def test_token_endpoints_are_strict(fake: Any) -> None:
     """No token for another client, another grant, or a refresh token that was replaced."""
