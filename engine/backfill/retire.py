@@ -1,14 +1,18 @@
-"""Ends a pass: what the stream holds and the pass did not meet is gone upstream."""
+"""Ends a pass: what the stream holds and the pass did not meet is gone upstream.
+
+Where pages are numbered, a record may be on none of them although it is there. What such a pass did not meet
+is marked instead, the next pass follows at once, and what that one does not meet either is gone.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from sqlmodel import Session, col, select
 
-from engine.backfill.append import SKEW, Arrival, append, find_known
+from engine.backfill.append import SKEW, Arrival, Target, append, find_known, mark
 from engine.backfill.claim import Claim, hold
 from engine.backfill.outcome import go_on, target_of
 from engine.backfill.store import cutoff_of
@@ -19,6 +23,8 @@ from engine.tables import Record
 from foundation.database import Database
 
 COMPARED_AT_ONCE: Final = 2_000
+MISSED: Final = UUID(int=0)
+"""In place of the pass that met a record last: the one before did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +60,52 @@ def find_unmet(database: Database, claim: Claim, now: datetime) -> Unmet:
 
 
 def retire(
-    session: Session, claim: Claim, unmet: Unmet, now: datetime, *, rhythm: Rhythm, is_watched: bool
+    session: Session,
+    claim: Claim,
+    unmet: Unmet,
+    now: datetime,
+    *,
+    rhythm: Rhythm,
+    is_watched: bool,
+    look_twice: bool,
 ) -> Claim | None:
     """Re-append what is gone as deleted; after the last of it, the pass is over."""
     held = hold(session, claim)
     if held is None:
         return None
     target = target_of(held, held.progress)
-    known = find_known(session, target, unmet.upstream_ids)
+    known = {
+        upstream_id: each
+        for upstream_id, each in find_known(session, target, unmet.upstream_ids).items()
+        if not each.deleted and is_unmet(claim, each.pass_id, each.as_of)
+    }
     missing = [
         Arrival(gone(upstream_id), claim.started_at)
         for upstream_id, each in known.items()
-        if not each.deleted and is_unmet(claim, each.pass_id, each.as_of)
+        if each.pass_id == MISSED or not look_twice
     ]
     append(session, target, missing, known, now)
+    if look_twice:
+        once = [each.record_id for each in known.values() if each.pass_id != MISSED]
+        mark(session, replace(target, pass_id=MISSED), once)
     if unmet.following is None:
+        is_in_doubt = look_twice and _is_any_missed(session, target)
         finish_pass(session, held.sync, held.progress, now, rhythm=rhythm, is_watched=is_watched)
+        if is_in_doubt:
+            held.progress.due_at = now
         return None
     held.progress.retiring_after = unmet.following
     return go_on(claim, held, now)
+
+
+def _is_any_missed(session: Session, target: Target) -> bool:
+    statement = select(Record.id).where(
+        Record.sync_id == target.sync_id,
+        Record.collection_id == target.collection_id,
+        Record.pass_id == MISSED,
+        col(Record.deleted).is_(False),
+    )
+    return session.exec(statement.limit(1)).first() is not None
 
 
 def is_unmet(claim: Claim, pass_id: UUID, as_of: datetime) -> bool:

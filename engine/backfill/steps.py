@@ -63,9 +63,16 @@ class Steps:
         now = utc_now()
         forgets = self.provider.get(taken.collection_id).forgets
         unmet = Unmet([], None) if forgets else find_unmet(self.database, taken, now)
-        is_watched = self.provider.changes_of(taken.collection_id) is not None
         return self._write(
-            lambda session: retire(session, taken, unmet, now, rhythm=self.rhythm, is_watched=is_watched)
+            lambda session: retire(
+                session,
+                taken,
+                unmet,
+                now,
+                rhythm=self.rhythm,
+                is_watched=self.provider.changes_of(taken.collection_id) is not None,
+                look_twice=self.provider.shifts(taken.collection_id),
+            )
         )
 
     def _page(self, taken: Claim, access: Access, asked_at: datetime) -> Claim | None:

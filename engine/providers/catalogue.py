@@ -169,6 +169,13 @@ class Provider(Part):
             raise LookupError(f"{self.name} has no collection {collection_id}")
         return collection
 
+    def shifts(self, collection_id: str) -> bool:
+        """Whether a whole pass may miss what is there: its pages, or its parents', are numbered."""
+        collection: Collection | None = self.get(collection_id)
+        while collection is not None and not collection.paging.shifts:
+            collection = self.collections[collection.parent.collection] if collection.parent else None
+        return collection is not None
+
     def changes_of(self, collection_id: str) -> UpdatedSince | EventFeed | None:
         """How that collection's changes can be seen without reading all of it."""
         collection = self.collection(collection_id)

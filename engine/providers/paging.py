@@ -29,7 +29,16 @@ class Ask:
     path: str | None = None
 
 
-class Single(Part):
+class Kind(Part):
+    """What all kinds have in common."""
+
+    @property
+    def shifts(self) -> bool:
+        """Whether a record may be on none of the pages, as one before it was deleted while they were read."""
+        return False
+
+
+class Single(Kind):
     """Everything comes in one answer."""
 
     kind: Literal["single"]
@@ -41,7 +50,7 @@ class Single(Part):
         return None
 
 
-class Limited(Part):
+class Limited(Kind):
     """A kind of paging whose pages have a size."""
 
     limit_param: str | None = None
@@ -96,6 +105,12 @@ class LinkHeader(Limited):
     """The `Link` header names the next page (GitHub, Shopify)."""
 
     kind: Literal["link_header"]
+    numbered: bool = False
+    """What it names is a number."""
+
+    @property
+    def shifts(self) -> bool:
+        return self.numbered
 
     def ask(self, cursor: Cursor | None) -> Ask:
         return Ask(path=str(cursor["path"])) if cursor else Ask(self.limit)
@@ -104,7 +119,7 @@ class LinkHeader(Limited):
         return {"path": path_of_link(answer.url, answer.next_link)} if answer.next_link else None
 
 
-class NextUrl(Part):
+class NextUrl(Kind):
     """The answer's body holds the URL of the next page (Salesforce); the provider sets the page's size."""
 
     kind: Literal["next_url"]
@@ -125,6 +140,10 @@ class PageNumber(Limited):
     page_param: str
     first: int = 1
 
+    @property
+    def shifts(self) -> bool:
+        return True
+
     def ask(self, cursor: Cursor | None) -> Ask:
         return Ask({**self.limit, self.page_param: _number(cursor, "page", self.first)})
 
@@ -138,6 +157,10 @@ class Offset(Limited):
     kind: Literal["offset"]
     offset_param: str
     first: int = 0
+
+    @property
+    def shifts(self) -> bool:
+        return True
 
     def ask(self, cursor: Cursor | None) -> Ask:
         return Ask({**self.limit, self.offset_param: _number(cursor, "offset", self.first)})

@@ -17,6 +17,7 @@ from tests.engine.provider_cases import (
     github,
     hubspot,
     look,
+    make_due,
     records_of,
     salesforce,
     shopify,
@@ -154,3 +155,33 @@ def test_deletes_that_may_not_be_listed(
     assert "product/9000" in records_of(database, path)
     assert not records_of(database, path)["product/18"].deleted
     assert api.get(path).json()["health"]["status"] == "healthy"
+
+
+def test_what_numbered_pages_skipped_is_not_gone(database: Database, worker: Any, start: Any) -> None:
+    """A delete moves what comes after it to a page that has been read: only what two passes miss is gone."""
+    case = github()
+    path, ids = start(case, "github:pull_request")
+    reader, pulls = worker(case), case.fake.lists["/repos/choam/spice/pulls"]
+    reader.read(ids)
+    age(database, path)
+
+    def delete_behind(request: httpx.Request) -> httpx.Response:
+        if request.url.params.get("page") == "2" and len(pulls) == 120:
+            pulls.pop(3)
+        answer: httpx.Response = case.fake(request)
+        return answer
+
+    make_due(database, *ids)
+    worker(Case(delete_behind, case.properties, case.expected, case.app)).read(ids)
+    assert len(pulls) == 119
+    assert not any(each.deleted for each in records_of(database, path).values())
+
+    for _ in range(2):  # due at once; the record that is gone was still met by the first of these passes
+        age(database, path)
+        reader.read(ids)
+    gone = [name for name, each in records_of(database, path).items() if each.deleted]
+    assert gone == ["pull_request/10003"]
+    with database.read() as session:
+        due_at = session.get_one(Progress, ids[0]).due_at
+    assert due_at is not None
+    assert due_at > utc_now() + timedelta(hours=23)
