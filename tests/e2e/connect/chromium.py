@@ -1,9 +1,7 @@
 """A real browser: headless Chromium, driven through the WebDriver protocol of its chromedriver."""
 
-import base64
 import json
 import shutil
-from pathlib import Path
 from typing import Any, Final, Self
 
 import httpx
@@ -137,9 +135,6 @@ class Chromium:
 
     def look_at(self, window: str) -> None:
         self._tell("/window", handle=window)
-
-    def screenshot(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self._ask("/screenshot")))
 
     def _find(self, xpath: str) -> str:
         found = self._tell("/element", using="xpath", value=xpath)

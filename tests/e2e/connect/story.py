@@ -68,7 +68,9 @@ def check_syncs(stage: Stage) -> None:
     stage.provider.change_contact(1007, jobtitle="Mentat")
     wait(lambda: received(api, consumer, held) == there(stage), "the change has arrived")
     assert api.get(sync).json()["health"]["status"] == "healthy"
-    assert stage.provider.refresh_tokens()["issued"] > before["issued"]
+    after = stage.provider.refresh_tokens()
+    assert after["issued"] > before["issued"]
+    assert after["good"] == before["good"]  # each took the place of the one before
     api.delete(sync).raise_for_status()
 
 
