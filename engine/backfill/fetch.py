@@ -13,7 +13,7 @@ from engine.backfill.verdict import Failure, judge, retry_after, unreachable
 from engine.health import TroubleCode
 from engine.providers.answer import Answer, StrayLinkError, UnreadableAnswerError
 from engine.providers.catalogue import Provider
-from engine.providers.throttle import is_throttled, resets_in_s
+from engine.providers.throttle import is_throttled, resets_in_s, rest_ahead_s
 from engine.providers.urls import on_origin_of
 from engine.providers.walk import Request
 from foundation.database import utc_now
@@ -42,6 +42,14 @@ class FetchError(Exception):
         return self.status in REFUSALS and self.failure.code is not TroubleCode.RATE_LIMITED
 
 
+@dataclass(slots=True)
+class Allowance:
+    """What the provider last told of how many more requests it allows."""
+
+    rest_s: float = 0.0
+    """How long to rest before the next."""
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """Where a credential's requests go and what they carry."""
@@ -49,6 +57,7 @@ class Access:
     base_url: str
     token: str = field(repr=False)
     is_renewable: bool = False
+    allowance: Allowance = field(default_factory=Allowance)
 
 
 def new_client(connections: int, transport: httpx.BaseTransport | None = None) -> httpx.Client:
@@ -89,6 +98,7 @@ def get(
     try:
         reply = client.send(asked, stream=True)
         try:
+            access.allowance.rest_s = rest_ahead_s(provider.throttle, reply.headers, utc_now())
             if reply.is_success:
                 payload = _parse(_read(reply, MAX_ANSWER_BYTES, give_up_at, clock))
                 status = provider.faults.status_of(payload) if provider.faults else None

@@ -97,7 +97,7 @@ def _note(session: Session, claim: Claim, held: Held, failure: Failure, now: dat
     until = now + timedelta(seconds=wait_s(failure, progress.failures, DRAW))
     release(held, until)
     if failure.code is TroubleCode.RATE_LIMITED:
-        _hold_back_others(session, claim, until)
+        hold_back_others(session, claim, until)
     settle(session, held.sync, now)
 
 
@@ -124,7 +124,7 @@ def _stop_looping(session: Session, claim: Claim, held: Held, now: datetime) -> 
     _note(session, claim, held, Failure(TroubleCode.COLLECTION_FAILED, message), now)
 
 
-def _hold_back_others(session: Session, claim: Claim, until: datetime) -> None:
+def hold_back_others(session: Session, claim: Claim, until: datetime) -> None:
     """The provider asked the account to slow down, not just one collection."""
     others = update(Progress).where(col(Progress.sync_id) == claim.sync_id, col(Progress.due_at) < until)
     session.exec(others.values(due_at=until).execution_options(synchronize_session=False))

@@ -16,7 +16,7 @@ from sqlmodel import Session
 from engine.authority import Authority
 from engine.backfill.claim import SILENT_AT_MOST_S, Claim, claim, hold, release
 from engine.backfill.fetch import FetchError
-from engine.backfill.outcome import record_failure
+from engine.backfill.outcome import hold_back_others, record_failure
 from engine.backfill.pace import Pace
 from engine.backfill.steps import Steps
 from engine.backfill.verdict import Failure
@@ -90,6 +90,8 @@ class Reader:
                     access = self.authority.access(taken.credential, instead_of=access)
                 else:
                     self.leases.hold(taken.fences)
+                    if (ahead_s := access.allowance.rest_s) > 0:
+                        return self._rest_ahead(taken, ahead_s)
                     if going is not None and (rest := self._rest(going)) > 0:
                         return self._give_back(going, rest)
         except FetchError as exc:
@@ -133,6 +135,19 @@ class Reader:
     def _fail(self, taken: Claim, failure: Failure) -> None:
         log.warning("page.failed", code=failure.code, message=failure.message)
         retrying(self.database, lambda session: record_failure(session, taken, failure, utc_now()))
+
+    def _rest_ahead(self, taken: Claim, rest_s: float) -> bool:
+        """The provider has no more for this account now: it would refuse whichever reading asks next."""
+        log.info("provider.nearly_refused", rest_s=round(rest_s, 1))
+
+        def work(session: Session) -> None:
+            until, held = utc_now() + timedelta(seconds=rest_s), hold(session, taken)
+            hold_back_others(session, taken, until)
+            if held is not None and held.progress.leased_until is not None:
+                release(held, until)
+
+        retrying(self.database, work)
+        return False
 
     def _give_back(self, taken: Claim, later_s: float) -> bool:
         """Make the reading due again; true when that is now and someone should be told."""

@@ -1,5 +1,6 @@
-"""Whether a refusal only asks to slow down, and for how long: read from status, headers and body."""
+"""Whether a refusal only asks to slow down, and for how long, and when to do so before being refused."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
@@ -9,6 +10,9 @@ from pydantic import Field
 from engine.providers.part import Part
 
 LONGEST_S: Final = 24 * 3600.0
+NEARLY_FULL: Final = 0.8
+HALF: Final = 0.5
+SHARE: Final = re.compile(r"(\d{1,9})/([1-9]\d{0,8})", re.ASCII)
 
 
 class Throttle(Part):
@@ -20,6 +24,10 @@ class Throttle(Part):
     """The header with the number of requests left."""
     reset: str | None = None
     """The header with the time of more, in seconds since 1970."""
+    used: str | None = None
+    """The header with how much is used of how much, such as `32/40`."""
+    drains_s: float = Field(default=60.0, gt=0)
+    """How long it takes until all of that can be used again."""
     codes: tuple[str, ...] = ()
     """Error codes in the body."""
     pause_s: float | None = Field(default=None, gt=0)
@@ -44,3 +52,12 @@ def resets_in_s(throttle: Throttle, headers: Mapping[str, str], now: datetime) -
     if not moment.isdecimal():
         return throttle.pause_s
     return min(max(float(moment) - now.timestamp(), 0.0), LONGEST_S)
+
+
+def rest_ahead_s(throttle: Throttle, headers: Mapping[str, str], now: datetime) -> float:
+    """How long to rest after an answer so that the next request is not refused; zero while there is room."""
+    if throttle.remaining is not None and headers.get(throttle.remaining) == "0":
+        return resets_in_s(throttle, headers, now) or 0.0
+    share = SHARE.search(headers.get(throttle.used, "")) if throttle.used else None
+    full = int(share[1]) / int(share[2]) if share else 0.0
+    return min(full - HALF, 1.0) * throttle.drains_s if full >= NEARLY_FULL else 0.0

@@ -19,7 +19,7 @@ from engine.providers.catalogue import Provider, load_catalogue
 from engine.providers.issue import UnusableKeyError, read_exchanged, read_installed, sign, token_request
 from engine.providers.paging import Paging
 from engine.providers.records import ends_at, read_page
-from engine.providers.throttle import Throttle, is_throttled, resets_in_s
+from engine.providers.throttle import Throttle, is_throttled, resets_in_s, rest_ahead_s
 from engine.providers.urls import ForbiddenUrlError, on_origin_of, path_of_link, resolve
 from engine.providers.walk import request
 
@@ -257,6 +257,29 @@ def test_a_pause_that_only_the_documentation_tells(headers: dict[str, str]) -> N
 
     assert resets_in_s(throttle, headers, NOW) == 30
     assert resets_in_s(throttle, {"x-left": "0", "x-reset": str(int(NOW.timestamp()) + 5)}, NOW) == 5
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, 0.0),
+        ({"x-left": "1", "x-reset": str(int(NOW.timestamp()) + 30)}, 0.0),
+        ({"x-left": "0", "x-reset": str(int(NOW.timestamp()) + 30)}, 30.0),
+        ({"x-left": "0"}, 0.0),
+        ({"x-used": "31/40"}, 0.0),
+        ({"x-used": "32/40"}, 6.0),
+        ({"x-used": "40/40"}, 10.0),
+        ({"x-used": "api-usage=99/100"}, 9.8),
+        ({"x-used": "999/0"}, 0.0),
+        ({"x-used": "900/1"}, 20.0),
+        ({"x-used": "soon"}, 0.0),
+    ],
+)
+def test_resting_ahead(headers: dict[str, str], seconds: float) -> None:
+    """An answer that leaves little room makes for a rest, before there is a refusal."""
+    throttle = Throttle(remaining="x-left", reset="x-reset", used="x-used", drains_s=20)
+
+    assert rest_ahead_s(throttle, headers, NOW) == pytest.approx(seconds)
 
 
 def refresh(**more: Any) -> Refresh:

@@ -140,7 +140,7 @@ def test_links_that_lead_away_are_not_followed(
 def test_spent_limits_are_waited_for(api: httpx.Client, database: Database, worker: Any, start: Any) -> None:
     """GitHub's 403 with nothing remaining pauses the sync until the reset and rejects nothing."""
     case = github()
-    case.fake.remaining = 1
+    case.fake.remaining = 0
     path, ids = start(case, "github:pull_request")
 
     worker(case).read(ids)
@@ -150,6 +150,22 @@ def test_spent_limits_are_waited_for(api: httpx.Client, database: Database, work
     assert due_at is not None
     assert 590 < (due_at - utc_now()).total_seconds() < 602
     assert api.get(path).json()["health"]["reason"]["code"] == "rate_limited"
+
+
+def test_limits_are_not_run_into(api: httpx.Client, database: Database, worker: Any, start: Any) -> None:
+    """The answer that says that nothing remains is stored, and all of the sync rests without a refusal."""
+    case = github()
+    case.fake.remaining = 3
+    path, ids = start(case, "github:pull_request", "github:issue")
+
+    worker(case).read(ids)
+
+    assert len([each for each in case.fake.requests if each.method == "GET"]) == 3
+    assert held(database, path) == {"github:pull_request": 120}
+    assert api.get(path).json()["health"]["status"] == "healthy"
+    with database.read() as session:
+        due = session.exec(select(Progress.due_at).where(col(Progress.id).in_(ids))).all()
+    assert all(each and (each - utc_now()).total_seconds() > 590 for each in due)
 
 
 def test_missing_permission_is_the_collection_s(api: httpx.Client, worker: Any, start: Any) -> None:
