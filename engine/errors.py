@@ -53,3 +53,10 @@ class InvalidError(ApiError):
 class DeadlineError(ApiError):
     def __init__(self) -> None:
         super().__init__(504, "Timeout: nothing was changed, the request may be repeated")
+
+
+class ClientGoneError(ApiError):
+    """Nobody reads this answer: whoever asked has hung up."""
+
+    def __init__(self) -> None:
+        super().__init__(499, "The client closed the request")

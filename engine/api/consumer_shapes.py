@@ -143,7 +143,7 @@ class Info(BaseModel):
     """What is left after this batch."""
 
     num_pending: int = Field(description="available and not handed out; counted up to 10000")
-    num_ack_pending: int
+    num_ack_pending: int = Field(description="handed out and not acknowledged in time; counted up to 10000")
 
     @classmethod
     def of(cls, pending: Pending) -> "Info":

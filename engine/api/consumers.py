@@ -28,17 +28,18 @@ from engine.containment import contains
 from engine.delivery import (
     DeliverPolicy,
     acknowledge,
-    available,
+    can_fill,
     pending,
     refuse,
     rewind,
     starting_position,
     take,
 )
-from engine.errors import InvalidError, NotFoundError
+from engine.errors import ClientGoneError, InvalidError, NotFoundError
 from engine.numbers import NUMBER
 from engine.owned import Lock, find, owned
 from engine.tables import Consumer, Stream
+from engine.transactions import retrying
 from foundation.database import utc_now
 
 router = APIRouter(prefix="/v1/http-consumers", tags=["http consumers"], route_class=JsonRoute)
@@ -196,7 +197,7 @@ def ack(caller: Reading, consumer_id: str, body: Tokens) -> Response:
     tokens = body.read()
 
     def work(session: Session) -> None:
-        acknowledge(session, find(session, Consumer, caller.org_id, consumer_id), tokens)
+        acknowledge(session, find(session, Consumer, caller.org_id, consumer_id, Lock.CHANGE), tokens)
 
     caller.write(work)
     return Response(status_code=204)
@@ -208,7 +209,7 @@ def nack(caller: Reading, consumer_id: str, body: Tokens) -> Response:
     tokens = body.read()
 
     def work(session: Session) -> None:
-        refuse(session, find(session, Consumer, caller.org_id, consumer_id), tokens)
+        refuse(session, find(session, Consumer, caller.org_id, consumer_id, Lock.CHANGE), tokens)
 
     caller.write(work)
     return Response(status_code=204)
@@ -217,29 +218,33 @@ def nack(caller: Reading, consumer_id: str, body: Tokens) -> Response:
 async def _next(caller: Caller, request: Request, consumer_id: str, batch_size: int, wait_for: int) -> Batch:
     until = time.monotonic() + wait_for / 1000
     pause = FIRST_PAUSE_S
-    while await run_in_threadpool(_count, caller, consumer_id, batch_size) < batch_size:
-        left = until - time.monotonic()
-        if left <= 0 or caller.services.is_stopping() or await request.is_disconnected():
+    while (left := until - time.monotonic()) > 0 and not caller.services.is_stopping():
+        if await run_in_threadpool(_can_fill, caller, consumer_id, batch_size):
             break
         await asyncio.sleep(min(pause, left))
         pause = min(pause * 1.5, LONGEST_PAUSE_S)
+        if await request.is_disconnected():
+            raise ClientGoneError  # what it took now would be out of reach until its time is up
     return await run_in_threadpool(_take, caller, consumer_id, batch_size)
 
 
-def _count(caller: Caller, consumer_id: str, batch_size: int) -> int:
+def _can_fill(caller: Caller, consumer_id: str, batch_size: int) -> bool:
     with caller.read() as session:
         consumer = find(session, Consumer, caller.org_id, consumer_id)
-        return available(session, consumer, utc_now(), batch_size)
+        return can_fill(session, consumer, utc_now(), batch_size)
 
 
 def _take(caller: Caller, consumer_id: str, batch_size: int) -> Batch:
     """Readers of one consumer take turns at its row, so that no two get the same message."""
-    with caller.services.database.write() as session:
+
+    def work(session: Session) -> Batch:
         consumer = find(session, Consumer, caller.org_id, consumer_id, Lock.CHANGE)
         now = utc_now()
         messages = take(session, consumer, now, batch_size)
         info = Info.of(pending(session, consumer, now))
         return Batch(data=[MessageObject.of(message) for message in messages], info=info)
+
+    return retrying(caller.services.database, work)
 
 
 def _stream(session: Session, caller: Caller, stream_id: UUID) -> Stream:

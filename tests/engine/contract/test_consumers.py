@@ -2,14 +2,20 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from sqlmodel import col, update
+from structlog.testing import capture_logs
 
+from engine import delivery
 from engine.backfill.reader import Reader
 from engine.hints import READ
+from engine.tables import Record
+from foundation.database import Database, utc_now
 
 CUSTOMERS = "/v1/customers"
 
@@ -181,6 +187,30 @@ def test_max_ack_pending(api: httpx.Client, stream: str, fill: Any) -> None:
     assert info == {"num_pending": 3, "num_ack_pending": 2}
 
 
+def test_max_ack_pending_holds_for_what_comes_again(api: httpx.Client, stream: str, fill: Any) -> None:
+    """Contract 10.2: also when it is lowered while more is out."""
+    fill(5)
+    path = consumer(api, stream)
+    api.post(f"{path}/nack", json=tokens(receive(api, path, batch_size=5)[0]))
+    api.patch(path, json={"max_ack_pending": 2})
+
+    first, info = receive(api, path, batch_size=5)
+
+    assert (len(first), info) == (2, {"num_pending": 3, "num_ack_pending": 2})
+
+
+def test_pending_is_counted_so_far(
+    api: httpx.Client, stream: str, fill: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes again and what is new count together, up to the documented bound."""
+    fill(5)
+    path = consumer(api, stream)
+    api.post(f"{path}/nack", json=tokens(receive(api, path, batch_size=3)[0]))
+    monkeypatch.setattr(delivery, "COUNTED_TO", 3)
+
+    assert receive(api, path)[1] == {"num_pending": 3, "num_ack_pending": 1}
+
+
 def test_max_deliver(api: httpx.Client, stream: str, fill: Any) -> None:
     """After so many deliveries a message is given up."""
     fill(1)
@@ -213,6 +243,26 @@ def test_a_changed_record_is_redelivered_as_it_is_now(
     assert receive(api, path, batch_size=10)[1]["num_ack_pending"] == 3
 
 
+def test_a_changed_record_comes_in_its_new_place_only(
+    api: httpx.Client, stream: str, fill: Any, upstream: Any, reader: Reader, hints: Any
+) -> None:
+    """The newer version of what was refused comes once: acknowledged, it does not return as news."""
+    sync = fill(2)
+    path = consumer(api, stream)
+    messages, _ = receive(api, path)
+    api.post(f"{path}/nack", json=tokens(messages))
+    upstream.objects[CUSTOMERS][0]["name"] = "changed"
+    read_again(api, sync, reader, hints)
+
+    seen = list[str]()
+    while batch := receive(api, path)[0]:
+        api.post(f"{path}/ack", json=tokens(batch))
+        seen.append(batch[0]["record"]["data"]["name"])
+
+    assert seen == ["n0", "changed"]
+    assert receive(api, path)[1] == {"num_pending": 0, "num_ack_pending": 0}
+
+
 @pytest.mark.parametrize(("policy", "expected"), [("all", 3), ("new", 0), ("last", 1), ("1h", 3)])
 def test_deliver_policies(api: httpx.Client, stream: str, fill: Any, policy: str, expected: int) -> None:
     """Section 10.1: where a consumer begins, at creation and when the policy changes."""
@@ -224,6 +274,29 @@ def test_deliver_policies(api: httpx.Client, stream: str, fill: Any, policy: str
 
     for path in (created, changed):
         assert len(receive(api, path, batch_size=10)[0]) == expected
+
+
+@pytest.mark.parametrize(("aged", "expected"), [(1, 2), (3, 0)])
+def test_the_last_hour_ends_an_hour_ago(
+    api: httpx.Client, stream: str, fill: Any, database: Database, aged: int, expected: int
+) -> None:
+    """Contract 10.1: `1h` is what came to the stream within an hour."""
+    fill(3)
+    old = update(Record).where(col(Record.stream_id) == UUID(stream), col(Record.updated_idx) <= aged)
+    with database.write() as session:
+        session.exec(old.values(appended_at=utc_now() - timedelta(hours=1, seconds=1)))
+
+    assert len(receive(api, consumer(api, stream, deliver_policy="1h"), batch_size=10)[0]) == expected
+
+
+def test_the_last_record_is_one_that_is_shown(api: httpx.Client, stream: str, fill: Any) -> None:
+    """Contract 10.1: what is left of a deleted sync is not the newest of a stream."""
+    fill(2)
+    api.delete(f"/v1/syncs/{fill(3)['id']}")
+
+    [message], _ = receive(api, consumer(api, stream, deliver_policy="last"), batch_size=10)
+
+    assert message["record"]["updated_idx"] == 2
 
 
 @pytest.mark.parametrize(("policy", "expected"), [("all", 3), ("new", 0), ("last", 1)])
@@ -273,14 +346,17 @@ def test_idempotency_key(api: httpx.Client, stream: str, path: str) -> None:
 
 
 def test_deleted_sync_disappears_from_its_stream(api: httpx.Client, stream: str, fill: Any) -> None:
-    """Its records are gone for consumers at once."""
+    """Its records are gone for consumers at once, and nobody is told to ask for them again."""
     sync = fill(3)
     path = consumer(api, stream)
-    receive(api, path)
+    messages, _ = receive(api, path, batch_size=2)
+    api.post(f"{path}/nack", json=tokens(messages))
 
     api.delete(f"/v1/syncs/{sync['id']}")
 
-    assert receive(api, path, batch_size=10)[0] == []
+    assert receive(api, path, batch_size=10) == ([], {"num_pending": 0, "num_ack_pending": 0})
+    other = fill(2)
+    assert {each["record"]["sync"]["id"] for each in receive(api, path, batch_size=10)[0]} == {other["id"]}
 
 
 def test_long_poll_returns_when_records_arrive(api: httpx.Client, stream: str, fill: Any) -> None:
@@ -294,6 +370,29 @@ def test_long_poll_returns_when_records_arrive(api: httpx.Client, stream: str, f
 
     assert len(messages) == 2
     assert time.monotonic() - started < 10
+
+
+def test_long_poll_waits_for_no_more_than_may_be_out(api: httpx.Client, stream: str, fill: Any) -> None:
+    """A batch larger than `max_ack_pending` is full when that many are there."""
+    fill(3)
+    path = consumer(api, stream, max_ack_pending=2)
+
+    assert len(receive(api, path, batch_size=10, wait_for=60_000)[0]) == 2  # or the client's patience ends
+
+
+def test_who_hangs_up_takes_nothing(api: httpx.Client, stream: str, fill: Any) -> None:
+    """Otherwise a killed consumer's last long poll would keep messages from the next until `ack_wait_ms`."""
+    path = consumer(api, stream)
+    with capture_logs() as logs:
+        with pytest.raises(httpx.ReadTimeout):
+            api.get(f"{path}/next", params={"wait_for": 20_000}, timeout=0.2)
+        deadline = time.monotonic() + 10
+        while not any(each.get("status") == 499 for each in logs):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    fill(1)
+
+    assert receive(api, path)[1] == {"num_pending": 0, "num_ack_pending": 1}
 
 
 def read_again(api: httpx.Client, sync: dict[str, Any], reader: Reader, hints: Any) -> None:
