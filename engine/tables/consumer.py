@@ -30,7 +30,7 @@ class Delivery(Row, table=True):
     """One record handed out and not acknowledged; it is due again once `deadline` has passed."""
 
     __tablename__ = "delivery"
-    __table_args__ = (Index("ix_delivery_due", "consumer_id", "deadline"),)
+    __table_args__ = (Index("ix_delivery_due", "consumer_id", "deadline", "updated_idx"),)
 
     consumer_id: UUID = Field(foreign_key="consumer.id", ondelete="CASCADE", primary_key=True)
     record_id: UUID = Field(foreign_key="record.id", ondelete="CASCADE", primary_key=True, index=True)

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import JSON, BigInteger, Column, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, Index, UniqueConstraint
 from sqlmodel import Field
 
 from engine.tables.base import Identified, JsonObject, Resource
@@ -27,8 +27,10 @@ class Record(Identified, table=True):
     __tablename__ = "record"
     __table_args__ = (
         UniqueConstraint("sync_id", "collection_id", "upstream_id"),
-        UniqueConstraint("stream_id", "updated_idx"),
+        Index("ix_record_order", "stream_id", "updated_idx"),
     )
+    # The order is not declared unique, though the stream's row lock makes it so: PostgreSQL takes a unique
+    # index for a key, and who moves a record would wait for, and deadlock with, who is handing it out.
 
     stream_id: UUID = Field(foreign_key="stream.id", ondelete="CASCADE")
     sync_id: UUID = Field(foreign_key="sync.id", ondelete="CASCADE")

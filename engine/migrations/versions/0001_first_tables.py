@@ -288,8 +288,10 @@ def upgrade() -> None:
             "upstream_id",
             name=op.f("uq_record_sync_id_collection_id_upstream_id"),
         ),
-        sa.UniqueConstraint("stream_id", "updated_idx", name=op.f("uq_record_stream_id_updated_idx")),
     )
+    with op.batch_alter_table("record", schema=None) as batch_op:
+        batch_op.create_index("ix_record_order", ["stream_id", "updated_idx"], unique=False)
+
     op.create_table(
         "delivery",
         sa.Column("consumer_id", sa.Uuid(), nullable=False),
@@ -308,7 +310,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("token", name=op.f("uq_delivery_token")),
     )
     with op.batch_alter_table("delivery", schema=None) as batch_op:
-        batch_op.create_index("ix_delivery_due", ["consumer_id", "deadline"], unique=False)
+        batch_op.create_index("ix_delivery_due", ["consumer_id", "deadline", "updated_idx"], unique=False)
         batch_op.create_index(batch_op.f("ix_delivery_record_id"), ["record_id"], unique=False)
 
 
@@ -318,6 +320,9 @@ def downgrade() -> None:
         batch_op.drop_index("ix_delivery_due")
 
     op.drop_table("delivery")
+    with op.batch_alter_table("record", schema=None) as batch_op:
+        batch_op.drop_index("ix_record_order")
+
     op.drop_table("record")
     with op.batch_alter_table("progress", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_progress_due_at"))
