@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 from uuid import UUID
 
-from sqlmodel import and_, col, delete, func, or_, select, update
+from sqlalchemy import Delete
+from sqlmodel import Session, and_, col, delete, func, or_, select, update
 from sqlmodel.sql.expression import SelectOfScalar
 
 from engine.backfill.store import cutoff_of
 from engine.syncs import HINT_TRUSTED_FOR
 from engine.tables import IdempotencyKey, Progress, Record, Sync, SyncStatus
 from engine.tables.access import KEPT_FOR
+from engine.transactions import retrying
 from foundation.database import Database
 
 AT_MOST: Final = 500
@@ -39,7 +42,7 @@ def erase_removed(database: Database) -> int:
         is_doomed = and_(col(Sync.removed_at).is_not(None), col(Sync.keeps_records).is_(False))
         removed = session.exec(select(Sync.id).where(is_doomed)).all()
     for sync_id in removed:
-        while _erase_some(database, sync_id):
+        while retrying(database, partial(_erase_some, sync_id=sync_id)):
             pass
         with database.write() as session:
             session.exec(delete(Sync).where(col(Sync.id) == sync_id))
@@ -85,16 +88,18 @@ def _trim(database: Database, sync: Sync, now: datetime) -> int:
     with database.read() as reading:  # goes on while others write, and holds a few ids at a time
         for some in reading.exec(old.execution_options(yield_per=ERASED_AT_ONCE)).partitions():
             gone = delete(Record).where(col(Record.id).in_(some), latest < cutoff, earliest < cutoff)
-            with database.write() as session:
-                session.exec(gone)
-            trimmed += len(some)
+            trimmed += retrying(database, partial(_trim_some, sync=sync, gone=gone))
     with database.write() as session:
         session.exec(update(Sync).where(col(Sync.id) == sync.id).values(trimmed_at=now))
     return trimmed
 
 
-def _erase_some(database: Database, sync_id: UUID) -> bool:
-    with database.write() as session:
-        some = select(Record.id).where(Record.sync_id == sync_id).limit(ERASED_AT_ONCE)
-        erased = session.exec(delete(Record).where(col(Record.id).in_(some)))
-        return erased.rowcount > 0
+def _trim_some(session: Session, sync: Sync, gone: Delete) -> int:
+    """Locked like a reading's page, so that what a page updates at this moment is seen to be young."""
+    session.exec(select(Sync.id).where(Sync.id == sync.id).with_for_update(key_share=True)).first()
+    return session.exec(gone).rowcount
+
+
+def _erase_some(session: Session, sync_id: UUID) -> bool:
+    some = select(Record.id).where(Record.sync_id == sync_id).limit(ERASED_AT_ONCE)
+    return session.exec(delete(Record).where(col(Record.id).in_(some))).rowcount > 0
