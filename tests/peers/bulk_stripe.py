@@ -3,6 +3,7 @@
 localstripe takes time in proportion to what it holds for every record it makes, so it cannot be large. This
 one makes its customers up while it lists them; only those that were changed take memory. Each key has an
 account of its own. Customers are created, updated and deleted by JSON bodies, and the events tell of it.
+Charges, invoices and products are as many, and never change.
 """
 
 import argparse
@@ -27,6 +28,7 @@ CUSTOMER: Final = (
     ' "metadata": {"number": "%d", "plan": "team"}, "name": "%s", "phone": null,'
     ' "preferred_locales": [], "shipping": null, "tax_exempt": "none", "test_clock": null}'
 )
+UNCHANGING: Final = '{"id": "%s_%s_%d", "object": "%s", "created": %d, "livemode": false, "metadata": {}}'
 
 
 class Account:
@@ -35,11 +37,13 @@ class Account:
     def __init__(self, key: str, count: int) -> None:
         self.id = f"acct_{hashlib.sha256(key.encode()).hexdigest()[:12]}"
         self.prefix = f"cus_{self.id[5:]}"
-        self.newest = count
+        self.count = self.newest = count
         self.names = dict[int, str]()
         self.deleted = set[int]()
         self.events = list[dict[str, Any]]()
         self.asked_at = list[float]()
+        self.under_way = 0
+        self.most_under_way = 0
 
     def numbers(self, after: str | None) -> Iterator[int]:
         """Newest first, as the real one lists."""
@@ -63,6 +67,13 @@ class Account:
         listed = [number for number, _ in zip(numbers, range(limit), strict=False)]
         has_more = next(numbers, None) is not None
         return listing(", ".join(map(self.customer, listed)), "/v1/customers", has_more=has_more)
+
+    def page_of_unchanging(self, name: str, limit: int, after: str | None) -> str:
+        start = int(after.rpartition("_")[2]) if after else self.count + 1
+        numbers = range(start - 1, max(start - 1 - limit, 0), -1)
+        kind = name.removesuffix("s")
+        listed = (UNCHANGING % (kind, self.id[5:], number, kind, EPOCH + number) for number in numbers)
+        return listing(", ".join(listed), f"/v1/{name}", has_more=start - 1 > limit)
 
     def write(self, number: int, name: str, kind: str) -> str:
         self.names[number] = name
@@ -96,8 +107,9 @@ class Account:
 class Server:
     """Answers requests; keeps every account that ever asked."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, latency_s: float) -> None:
         self._count = count
+        self._latency_s = latency_s
         self._accounts = dict[str, Account]()
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -111,7 +123,7 @@ class Server:
                 body = await reader.readexactly(int(folded.get("content-length", "0")))
                 method, target, _ = request.split(" ")
                 key = folded.get("authorization", "").removeprefix("Bearer ")
-                status, answer = self.answer(method, target, key, body)
+                status, answer = await self.attend(method, target, key, body)
                 payload = answer.encode()
                 writer.write(
                     b"HTTP/1.1 %d OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
@@ -121,15 +133,27 @@ class Server:
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
-    def answer(self, method: str, target: str, key: str, body: bytes) -> tuple[int, str]:
-        """Status and body of the answer to one request."""
-        url = urlsplit(target)
-        if url.path == "/_requests":
+    async def attend(self, method: str, target: str, key: str, body: bytes) -> tuple[int, str]:
+        """Status and body of the answer to one request, which is counted and takes its time."""
+        if target == "/_requests":
             return 200, json.dumps({account.id: account.asked_at for account in self._accounts.values()})
+        if target == "/_most_under_way":
+            most = {account.id: account.most_under_way for account in self._accounts.values()}
+            return 200, json.dumps(most)
         if not key.startswith("sk_test_"):
             return 401, json.dumps({"error": {"type": "invalid_request_error", "message": "Invalid API Key"}})
         account = self._accounts.setdefault(key, Account(key, self._count))
         account.asked_at.append(time.monotonic())
+        account.under_way += 1
+        account.most_under_way = max(account.most_under_way, account.under_way)
+        try:
+            await asyncio.sleep(self._latency_s)
+            return self.answer(account, method, target, body)
+        finally:
+            account.under_way -= 1
+
+    def answer(self, account: Account, method: str, target: str, body: bytes) -> tuple[int, str]:
+        url = urlsplit(target)
         query = {name: values[-1] for name, values in parse_qs(url.query).items()}
         try:
             return 200, route(account, method, url.path, query, body)
@@ -145,6 +169,8 @@ def route(account: Account, method: str, path: str, query: dict[str, str], body:
             return json.dumps({"id": account.id, "object": "account"})
         case "GET", ["customers"]:
             return account.page(limit, after)
+        case "GET", ["charges" | "invoices" | "products" as name]:
+            return account.page_of_unchanging(name, limit, after)
         case "GET", ["events"]:
             return account.page_of_events(limit, after, int(query.get("created[gte]", "0")))
         case "POST", ["customers"]:
@@ -171,7 +197,7 @@ async def serve(options: argparse.Namespace) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    server = Server(options.records)
+    server = Server(options.records, options.latency_ms / 1000)
     listener = await asyncio.start_server(server.converse, "127.0.0.1", options.port, backlog=1024)
     if options.port_file is not None:
         write_port(options.port_file, listener.sockets[0].getsockname()[1])
@@ -194,6 +220,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--port-file", type=Path, help="gets the port once the server listens")
     parser.add_argument("--records", type=int, default=50_000, help="customers of each account")
+    parser.add_argument("--latency-ms", type=float, default=0, help="how long each answer takes at least")
     asyncio.run(serve(parser.parse_args(argv)))
 
 

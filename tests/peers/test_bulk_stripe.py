@@ -53,9 +53,17 @@ def test_lists_what_was_not_deleted_newest_first(stripe: httpx.Client) -> None:
     ]
 
 
+def test_lists_what_never_changes(stripe: httpx.Client) -> None:
+    listed = [each for page in pages(stripe, "/v1/charges") for each in page]
+
+    assert len({each["id"] for each in listed}) == len(listed) == 250
+    assert {each["object"] for each in listed} == {"charge"}
+
+
 def test_keys_have_accounts_of_their_own_and_are_counted(stripe: httpx.Client, url: str) -> None:
     mine = stripe.get("/v1/account").json()["id"]
     other = stripe.get("/v1/account", headers={"Authorization": "Bearer sk_test_another"}).json()["id"]
     assert mine != other
     assert len(httpx.get(f"{url}/_requests").json()[other]) == 1
+    assert httpx.get(f"{url}/_most_under_way").json()[other] == 1
     assert stripe.get("/v1/account", headers={"Authorization": "Bearer pk_1"}).status_code == 401
