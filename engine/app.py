@@ -1,5 +1,7 @@
 """The engine's Celery app: its tasks are thin edges, ids in and nothing out."""
 
+from dataclasses import replace
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -12,20 +14,25 @@ from engine.sweep import erase_removed, find_due, forget_keys, trim_old
 from foundation.database import utc_now
 from foundation.queue import Role
 
+SHARED_SLICE_S: Final = 0.3
+"""The readings of one message that are not done by then are handed on, each in a message of its own."""
+
 log = structlog.get_logger(__name__)
 
 
 def create_celery(broker_url: str, reader: Reader) -> Celery:
     """The app of one worker process."""
     app = new_celery(broker_url, Role.CONSUMER)
+    hasty = replace(reader, slice_s=SHARED_SLICE_S)
     inspector = Inspector(reader.database, reader.authority, reader.client, reader.pace, reader.stopping)
 
     @app.task(name=READ)
     def read(progress_ids: list[str]) -> None:
         """Read some pages of each. Running it again is harmless."""
-        unfinished = reader.read([UUID(each) for each in progress_ids])
-        for each in unfinished:  # apart, so that other workers may take some
-            publish(app, READ, [each])
+        has_company = len(progress_ids) > 1
+        unfinished = (hasty if has_company else reader).read([UUID(each) for each in progress_ids])
+        for each, later_s in unfinished.items():  # apart, so that other workers may take some
+            publish(app, READ, [each], later_s=later_s)
 
     @app.task(name=INSPECT)
     def inspect(credential_ids: list[str]) -> None:

@@ -50,9 +50,9 @@ def send(app: Celery, task: str, ids: Sequence[UUID], *, expires_s: float | None
     app.send_task(task, args=arguments, queue=ROUTES[task], expires=expires_s, ignore_result=True)
 
 
-def publish(app: Celery, task: str, ids: Sequence[UUID]) -> None:
+def publish(app: Celery, task: str, ids: Sequence[UUID], *, later_s: float = 0.0) -> None:
     """Have these rows looked at soon; the sweep finds those the broker does not take."""
-    hints.publish(app, task, ids, to=ROUTES[task], ids_per_message=IDS_PER_MESSAGE)
+    hints.publish(app, task, ids, to=ROUTES[task], ids_per_message=IDS_PER_MESSAGE, later_s=later_s)
 
 
 def relay(broker_url: str) -> hints.Relay:

@@ -56,6 +56,7 @@ def work(settings: Settings) -> None:
         client=new_client(settings.work_threads),
         stopping=stopping,
         own_apps=own_apps(settings.providers),
+        beds=threading.Semaphore(settings.work_threads // 2),
         rhythm=Rhythm(settings.watch_floor_s, settings.watch_ceiling_s, settings.whole_pass_every_s),
     )
     LeaseKeeper(reader.leases, partial(_renew, reader), every_s=RENEW_EVERY_S)

@@ -12,6 +12,8 @@ from celery import Celery
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
+from foundation.queue import MAX_COUNTDOWN_S
+
 BROKER_ERRORS: Final = (KombuError, RedisError, OSError)
 """All that a broker's client raises when the broker is down, frozen or refuses us."""
 GATHER_S: Final = 0.1
@@ -24,11 +26,18 @@ Publish = Callable[[str, Sequence[UUID]], object]
 log = structlog.get_logger(__name__)
 
 
-def publish(app: Celery, task: str, ids: Sequence[UUID], *, to: str, ids_per_message: int) -> None:
-    """Send few messages with many ids each; a broker that is down is logged and left to the sweep."""
+def publish(
+    app: Celery, task: str, ids: Sequence[UUID], *, to: str, ids_per_message: int, later_s: float = 0.0
+) -> None:
+    """Send few messages with many ids each; a broker that is down is logged and left to the sweep.
+
+    What is for later waits in a worker's memory, so it must be for soon.
+    """
+    countdown = min(later_s, MAX_COUNTDOWN_S) or None
     try:
         for some in chunks(ids, ids_per_message):
-            app.send_task(task, args=[[str(each) for each in some]], queue=to, ignore_result=True)
+            arguments = [[str(each) for each in some]]
+            app.send_task(task, args=arguments, queue=to, countdown=countdown, ignore_result=True)
     except BROKER_ERRORS as exc:
         log.warning("hint.lost", task=task, rows=len(ids), reason=type(exc).__name__)
 

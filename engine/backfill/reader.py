@@ -29,9 +29,12 @@ from foundation.database import Database, utc_now
 from foundation.leases import Leases
 
 SLICE_S: Final = 3.0
-LONGEST_SLEEP_S: Final = 1.0
-"""A longer wait for the rate limit is left to `due_at`, so that it does not occupy a thread."""
+MOMENT_S: Final = 0.02
+"""So short a wait costs a thread less than giving the reading back."""
+SOON_S: Final = 10.0
+"""A longer wait is left to `due_at` and the sweep, who may be a second late."""
 BROKEN_PACE_S: Final = 2.0
+BEDS: Final = 4
 
 log = structlog.get_logger(__name__)
 
@@ -50,27 +53,30 @@ class Reader:
     own_apps: Mapping[str, OAuthClient] = field(default_factory=dict)
     rhythm: Rhythm = field(default_factory=Rhythm)
     leases: Leases = field(default_factory=lambda: Leases(SILENT_AT_MOST_S))
+    beds: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(BEDS))
+    """How many threads may sleep until a rate limit lets them go on, while others wait for a thread."""
 
-    def read(self, progress_ids: Sequence[UUID]) -> Sequence[UUID]:
-        """Read what can be read in one slice; says which readings have more to do right now."""
+    def read(self, progress_ids: Sequence[UUID]) -> Mapping[UUID, float]:
+        """Read what can be read in one slice; says which have more to do, and in how many seconds."""
         over_at = time.monotonic() + self.slice_s
-        unfinished = list[UUID]()
+        unfinished = dict[UUID, float]()
         for progress_id in progress_ids:
             is_over = self.stopping.is_set() or time.monotonic() > over_at
-            if is_over or self._read_one(progress_id, over_at):
-                unfinished.append(progress_id)
+            later_s = 0.0 if is_over else self._read_one(progress_id, over_at)
+            if later_s is not None:
+                unfinished[progress_id] = later_s
         return unfinished
 
-    def _read_one(self, progress_id: UUID, over_at: float) -> bool:
-        """Whether there is more to do at once."""
+    def _read_one(self, progress_id: UUID, over_at: float) -> float | None:
+        """When to go on, if that is soon."""
         taken = retrying(self.database, lambda session: claim(session, progress_id, utc_now()))
         if taken is None:
-            return False
+            return None
         about = {"sync_id": str(taken.sync_id), "collection_id": taken.collection_id}
         with structlog.contextvars.bound_contextvars(**about), self.leases.holding(taken.fences):
             return self._read_pages(taken, over_at)
 
-    def _read_pages(self, taken: Claim, over_at: float) -> bool:
+    def _read_pages(self, taken: Claim, over_at: float) -> float | None:
         provider = self.catalogue[taken.provider].bound(taken.credential.kind, taken.credential.properties)
         steps = Steps(self.database, provider, self.client, self.pace, self.rhythm)
         going: Claim | None = taken
@@ -91,41 +97,46 @@ class Reader:
                 else:
                     self.leases.hold(taken.fences)
                     if (ahead_s := access.allowance.rest_s) > 0:
-                        return self._rest_ahead(taken, ahead_s)
-                    if going is not None and (rest := self._rest(going)) > 0:
+                        self._rest_ahead(taken, ahead_s)
+                        return None
+                    if going is not None and (rest := self._rest(going, over_at)) > 0:
                         return self._give_back(going, rest)
         except FetchError as exc:
             self._fail(taken, exc.failure)
-        return False
+        except RedisError as exc:  # then a message would not arrive either
+            log.warning("pace.unavailable", error=type(exc).__name__)
+            return self._give_back(taken, BROKEN_PACE_S, soon_s=0.0)
+        return None
 
     @property
     def authority(self) -> Authority:
         return Authority(self.database, self.safe, self.catalogue, self.client, self.own_apps)
 
-    def _rest(self, going: Claim) -> float:
-        """Leave room to others after a page that nobody waits for; a long rest is left to `due_at`."""
+    def _rest(self, going: Claim, over_at: float) -> float:
+        """Leave room to others after a page that nobody waits for; what is left of that is for later."""
         wait_s = rest_s(going.rate_limit) if going.is_unhurried else 0.0
-        if wait_s > LONGEST_SLEEP_S:
-            return wait_s
-        self.stopping.wait(wait_s)
-        return 0.0
+        return 0.0 if self._sleep(wait_s, over_at) else wait_s
 
     def _wait(self, taken: Claim, over_at: float) -> float | None:
         """Nothing once the next step may be taken; otherwise how long the reading shall rest."""
         while not self.stopping.is_set() and time.monotonic() < over_at:
-            if not taken.needs_request:
-                return None
-            try:
-                wait_s = self._ask_pace(taken)
-            except RedisError as exc:
-                log.warning("pace.unavailable", error=type(exc).__name__)
-                return BROKEN_PACE_S
+            wait_s = self._ask_pace(taken) if taken.needs_request else 0.0
             if wait_s == 0:
                 return None
-            if wait_s > LONGEST_SLEEP_S:
+            if not self._sleep(wait_s, over_at):
                 return wait_s
-            self.stopping.wait(wait_s)
         return 0.0
+
+    def _sleep(self, wait_s: float, over_at: float) -> bool:
+        """Sleep in this thread, if that is but a moment, or if enough others stay awake to work."""
+        if wait_s <= MOMENT_S:
+            self.stopping.wait(wait_s)
+            return True
+        if time.monotonic() + wait_s > over_at or not self.beds.acquire(blocking=False):
+            return False
+        self.stopping.wait(wait_s)
+        self.beds.release()
+        return True
 
     def _ask_pace(self, taken: Claim) -> float:
         """Importing a credential asks the provider whose it is; that request has to count as well."""
@@ -136,7 +147,7 @@ class Reader:
         log.warning("page.failed", code=failure.code, message=failure.message)
         retrying(self.database, lambda session: record_failure(session, taken, failure, utc_now()))
 
-    def _rest_ahead(self, taken: Claim, rest_s: float) -> bool:
+    def _rest_ahead(self, taken: Claim, rest_s: float) -> None:
         """The provider has no more for this account now: it would refuse whichever reading asks next."""
         log.info("provider.nearly_refused", rest_s=round(rest_s, 1))
 
@@ -147,15 +158,14 @@ class Reader:
                 release(held, until)
 
         retrying(self.database, work)
-        return False
 
-    def _give_back(self, taken: Claim, later_s: float) -> bool:
-        """Make the reading due again; true when that is now and someone should be told."""
-        is_now = later_s == 0
+    def _give_back(self, taken: Claim, later_s: float, soon_s: float = SOON_S) -> float | None:
+        """Make the reading due again, and say when, if that is so soon that someone should be told."""
+        is_soon = later_s <= soon_s
 
         def work(session: Session) -> None:
             if (held := hold(session, taken)) is not None:
-                release(held, utc_now() + timedelta(seconds=later_s), hinted=is_now)
+                release(held, utc_now() + timedelta(seconds=later_s), hinted=is_soon)
 
         retrying(self.database, work)
-        return is_now
+        return later_s if is_soon else None

@@ -37,6 +37,8 @@ from tests.engine.provider_cases import FAST, Case
 PROVIDER_URL = "http://provider.test"
 TLS = ssl.create_default_context()
 """Nothing here is encrypted, but each client of its own would take 30 ms to prepare for it."""
+SLICE_S = 30.0
+"""No slice is over before everything is read, however busy the machine."""
 
 
 @pytest.fixture(scope="session")
@@ -241,6 +243,7 @@ def reader(settings: Settings, database: Database, upstream: Upstream) -> Iterat
             catalogue=load_catalogue(settings.providers),
             pace=Pace(fakeredis.FakeRedis()),
             client=client,
+            slice_s=SLICE_S,
         )
 
 
@@ -308,6 +311,7 @@ def worker(settings: Settings, database: Database) -> Callable[[Case], Reader]:
             pace=Pace(fakeredis.FakeRedis()),
             client=httpx.Client(transport=httpx.MockTransport(case.fake)),
             own_apps={case.provider: case.app} if case.app else {},
+            slice_s=SLICE_S,
         )
 
     return worker

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
@@ -383,6 +384,24 @@ def test_rate_limit(database: Database, reader: Reader, upstream: Any, start: An
     assert len(records(database, path)) == 200
     assert due_at is not None
     assert 50 < (due_at - utc_now()).total_seconds() < 61
+
+
+def test_waiting_takes_no_thread_from_others(
+    database: Database, reader: Reader, upstream: Any, start: Any
+) -> None:
+    """When enough threads sleep already, a reading that has to wait is given back, with when to go on."""
+    upstream.fill(CUSTOMERS, 500)
+    path, ids = start(rate_limit={"allowed_requests": 3, "interval": 9})
+    busy = replace(reader, beds=threading.Semaphore(0))
+
+    unfinished = busy.read(ids)
+
+    due_at, hinted_until = progress(database, ids[0]).due_at, progress(database, ids[0]).hinted_until
+    assert len(records(database, path)) == 200
+    assert due_at is not None
+    assert hinted_until is not None
+    assert (due_at - utc_now()).total_seconds() <= unfinished[ids[0]] <= 9.1
+    assert hinted_until > due_at
 
 
 def test_max_concurrent_requests(database: Database, reader: Reader, upstream: Any, start: Any) -> None:
