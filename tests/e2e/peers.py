@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any, Final, Self
 
+import httpx
+
 from tests.e2e.harness import HOST, Machine, free_port
 
 PEERS: Final = Path(__file__).parent.parent / "peers"
@@ -48,6 +50,37 @@ class ContractApi:
 
     def syncs(self) -> list[dict[str, Any]]:
         return list(self._http.get("/v1/syncs").raise_for_status().json()["data"])
+
+
+class BulkStripe:
+    """Our provider of very many records, which counts who asks when; each key is an account of its own."""
+
+    def __init__(self, machine: Machine, *, records: int, latency_ms: float = 0) -> None:
+        self.port = free_port()
+        self.url = f"http://{HOST}:{self.port}"
+        size = ("--records", records, "--latency-ms", latency_ms)
+        self.process = machine.add(
+            "bulk-stripe", (sys.executable, PEERS / "bulk_stripe.py", "--port", self.port, *size)
+        )
+        self._machine = machine
+        self._http = machine.client(self.url)
+
+    def start(self) -> Self:
+        self.process.start()
+        self._machine.wait_for_port(self.port, "the bulk provider")
+        return self
+
+    def account(self, key: str) -> httpx.Client:
+        """A client that sees and changes what this key reaches."""
+        return self._machine.client(self.url, key)
+
+    def requests(self) -> dict[str, list[float]]:
+        """When each account was asked, by its id."""
+        return dict(self._http.get("/_requests").raise_for_status().json())
+
+    def most_under_way(self) -> dict[str, int]:
+        """How many requests of each account were under way at the same time, at most."""
+        return dict(self._http.get("/_most_under_way").raise_for_status().json())
 
 
 class LocalStripe:

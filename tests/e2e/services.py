@@ -49,15 +49,18 @@ class Engine:
         }
         self.http = machine.client(f"{self.url}/v1", self.token)
         engine = (sys.executable, "-m", "engine")
-        self._machine = machine
-        migrate = machine.add("engine-migrate", (*engine, "migrate"), self.env).start()
-        self.web = machine.add("engine-web", (*engine, "web", "--port", self.port), self.env, migrate)
-        self.work = machine.add("engine-work", (*engine, "work"), self.env, migrate)
+        self.machine = machine
+        self._migrate = machine.add("engine-migrate", (*engine, "migrate"), self.env).start()
+        self.web = machine.add("engine-web", (*engine, "web", "--port", self.port), self.env, self._migrate)
+        self.workers = [self.add_worker("engine-work")]
+
+    def add_worker(self, name: str) -> Process:
+        return self.machine.add(name, (sys.executable, "-m", "engine", "work"), self.env, self._migrate)
 
     def start(self) -> Self:
-        self.web.start()
-        self.work.start()
-        self._machine.wait_for_port(self.port, "the engine")
+        for process in (self.web, *self.workers):
+            process.start()
+        self.machine.wait_for_port(self.port, "the engine")
         return self
 
 
