@@ -28,6 +28,8 @@ class Connect(BaseModel):
     scope_separator: str = " "
     params: Mapping[str, str] = Field(default_factory=dict)
     """What else the authorise URL has to carry."""
+    token_params: Mapping[str, str] = Field(default_factory=dict)
+    """What else the token request has to say."""
     client_auth: Literal["body", "basic"] = "body"
     pkce: bool = True
     """False for a provider that refuses what it does not know, instead of passing over it."""
@@ -88,6 +90,7 @@ def token_url(connect: Connect, inputs: Inputs) -> str:
 def token_form(connect: Connect, *, code: str, redirect_uri: str, verifier: str) -> dict[str, str]:
     """The token request, without what identifies the client."""
     form = {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri}
+    form |= connect.token_params
     return form | ({"code_verifier": verifier} if connect.pkce else {})
 
 

@@ -72,6 +72,13 @@ def test_token_request() -> None:
     }
 
 
+def test_token_request_that_says_more() -> None:
+    """Some providers are told in it what kind of token to give."""
+    connect = CONNECT.model_copy(update={"token_params": {"expiring": "1"}})
+
+    assert token_form(connect, code="c", redirect_uri="r", verifier="v")["expiring"] == "1"
+
+
 def test_without_pkce() -> None:
     """For a provider that refuses what it does not know."""
     connect = CONNECT.model_copy(update={"pkce": False})

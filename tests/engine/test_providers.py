@@ -7,6 +7,7 @@ import httpx
 import pytest
 from sqlmodel import col, select
 
+from engine.oauth_apps import OAuthClient
 from engine.tables import Progress
 from foundation.database import Database, utc_now
 from tests.engine.provider_cases import (
@@ -236,6 +237,20 @@ def test_shop_tells_its_account(api: httpx.Client, upstream: Any) -> None:
         assert api.post("/v1/credentials", json={"properties": properties}).status_code == 200
 
     assert len(api.get("/v1/credentials").json()["data"]) == 1
+
+
+def test_shop_whose_tokens_expire(api: httpx.Client, database: Database, worker: Any, start: Any) -> None:
+    """A refresh token is used where there is one; the access token beside it may be long over."""
+    case = shopify()
+    case.app = OAuthClient(*case.fake.client)
+    case.properties |= {"access_token": "shpat_0", "refresh_token": "shprt_1"}
+    path, ids = start(case, "shopify:product")
+
+    worker(case).read(ids)
+
+    assert held(database, path) == {"shopify:product": 520}
+    assert case.fake.refresh_token == "shprt_11"
+    assert api.get(path).json()["health"]["status"] == "healthy"
 
 
 def test_fakes_are_strict() -> None:

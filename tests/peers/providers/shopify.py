@@ -3,6 +3,7 @@
 Paging: https://shopify.dev/docs/api/admin-rest/usage/pagination
 Limits: https://shopify.dev/docs/api/admin-rest/usage/rate-limits
 Access: https://shopify.dev/docs/api/admin-rest#authentication
+Tokens: https://shopify.dev/docs/apps/build/authentication-authorization/access-tokens/offline-access-tokens
 Filters: https://shopify.dev/docs/api/admin-rest/2026-01/resources/product, /order, /event and so on
 """
 
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 import httpx
 
-from tests.peers.providers.refusals import Fake, Objects, RefusedError, dated, limit, query
+from tests.peers.providers.refusals import Fake, Objects, RefusedError, dated, form, limit, query
 
 API: Final = "/admin/api/2026-04"
 INVALID: Final = {"errors": "invalid parameter"}
@@ -46,6 +47,8 @@ class Shopify(Fake):
     token: str = "shpat_1"
     objects: Objects = field(default_factory=lambda: {"/events": []})
     walks: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict)
+    client: tuple[str, str] = ("client-1", "client-secret-1")
+    refresh_token: str = "shprt_1"
     calls: int = 0
     bucket: int = 40
 
@@ -70,6 +73,8 @@ class Shopify(Fake):
         self.calls = 0
 
     def answer(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/admin/oauth/access_token":
+            return self._issue(request)
         if request.headers.get("x-shopify-access-token") != self.token:
             raise RefusedError(401, {"errors": "[API] Invalid API key or access token"})
         if self.calls >= self.bucket:
@@ -100,6 +105,18 @@ class Shopify(Fake):
             url = f"https://{self.host}{request.url.path}?page_info={page_info}&limit={size}"
             headers["Link"] = f'<{url}>; rel="next"'
         return httpx.Response(200, json={name: found[start : start + size]}, headers=headers)
+
+    def _issue(self, request: httpx.Request) -> httpx.Response:
+        """Tokens of an hour; what was refreshed with is replaced."""
+        asked = form(request)
+        is_known = (asked.get("client_id"), asked.get("client_secret")) == self.client
+        if not is_known or asked.get("grant_type") != "refresh_token":
+            raise RefusedError(400, {"error": "invalid_client"})
+        if asked.get("refresh_token") != self.refresh_token:
+            raise RefusedError(400, {"error": "invalid_request"})
+        self.token, self.refresh_token = f"{self.token}1", f"{self.refresh_token}1"
+        issued = {"access_token": self.token, "expires_in": 3600, "scope": "read_products"}
+        return httpx.Response(200, json=issued | {"refresh_token": self.refresh_token})
 
     def _goes_on(self, page_info: str, path: str) -> tuple[int, dict[str, str]]:
         walked, filters = self.walks.get(page_info, ("", {}))
