@@ -127,6 +127,18 @@ def finish_pass(
     settle(session, sync, now)
 
 
+def watch(session: Session, sync: Sync, provider: Provider, collection_id: str, since: datetime) -> None:
+    """Have changes seen that the provider did not tell of when the sync was created."""
+    there = {(each.kind, each.collection_id) for each in progress_of(session, sync.id)}
+    watches = _watches(session, sync, provider, [collection_id], since)
+    session.add_all([each for each in watches if (each.kind, each.collection_id) not in there])
+
+
+def stop_watching(session: Session, progress_id: UUID) -> None:
+    """The provider no longer tells of changes: whole passes see them."""
+    session.exec(delete(Progress).where(col(Progress.id) == progress_id))
+
+
 def resume(session: Session, sync: Sync) -> Sequence[UUID]:
     """Activate a sync: whatever is due goes on where it stood."""
     sync.status = SyncStatus.ACTIVE

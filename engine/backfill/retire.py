@@ -17,8 +17,9 @@ from engine.backfill.claim import Claim, hold
 from engine.backfill.outcome import go_on, target_of
 from engine.backfill.store import cutoff_of
 from engine.changes.rhythm import Rhythm
+from engine.providers.catalogue import Provider
 from engine.providers.records import gone
-from engine.syncs import finish_pass
+from engine.syncs import finish_pass, watch
 from engine.tables import Record
 from foundation.database import Database
 
@@ -66,14 +67,13 @@ def retire(
     now: datetime,
     *,
     rhythm: Rhythm,
-    is_watched: bool,
-    look_twice: bool,
+    provider: Provider,
 ) -> Claim | None:
     """Re-append what is gone as deleted; after the last of it, the pass is over."""
     held = hold(session, claim)
     if held is None:
         return None
-    target = target_of(held, held.progress)
+    target, look_twice = target_of(held, held.progress), provider.shifts(claim.collection_id)
     known = {
         upstream_id: each
         for upstream_id, each in find_known(session, target, unmet.upstream_ids).items()
@@ -90,6 +90,8 @@ def retire(
         mark(session, replace(target, pass_id=MISSED), once)
     if unmet.following is None:
         is_in_doubt = look_twice and _is_any_missed(session, target)
+        is_watched = provider.changes_of(claim.collection_id) is not None
+        watch(session, held.sync, provider, claim.collection_id, claim.started_at)
         finish_pass(session, held.sync, held.progress, now, rhythm=rhythm, is_watched=is_watched)
         if is_in_doubt:
             held.progress.due_at = now

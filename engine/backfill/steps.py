@@ -24,6 +24,7 @@ from engine.providers.catalogue import Provider
 from engine.providers.changes import EventFeed, UpdatedSince
 from engine.providers.records import Page, UpstreamRecord, gone, read_page, read_record
 from engine.providers.walk import Request, request
+from engine.syncs import stop_watching
 from engine.tables import ReadingKind
 from engine.transactions import retrying
 from foundation.database import Database, utc_now
@@ -56,7 +57,7 @@ class Steps:
             case EventFeed() as feed:
                 return self._events(taken, access, feed, asked_at)
             case None:
-                raise LookupError(f"{self.provider.name} no longer tells of changes")
+                return self._write(lambda session: stop_watching(session, taken.progress_id))
 
     def _retire(self, taken: Claim) -> Claim | None:
         """Compare some of what the stream holds with the pass that has just read everything."""
@@ -64,15 +65,7 @@ class Steps:
         forgets = self.provider.get(taken.collection_id).forgets
         unmet = Unmet([], None) if forgets else find_unmet(self.database, taken, now)
         return self._write(
-            lambda session: retire(
-                session,
-                taken,
-                unmet,
-                now,
-                rhythm=self.rhythm,
-                is_watched=self.provider.changes_of(taken.collection_id) is not None,
-                look_twice=self.provider.shifts(taken.collection_id),
-            )
+            lambda session: retire(session, taken, unmet, now, rhythm=self.rhythm, provider=self.provider)
         )
 
     def _page(self, taken: Claim, access: Access, asked_at: datetime) -> Claim | None:

@@ -1,6 +1,7 @@
 """Changes of each provider through the real reader: what moved gets a new place, and nothing else does."""
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -9,6 +10,7 @@ import httpx
 import pytest
 from sqlmodel import col, select, update
 
+from engine.providers.catalogue import Catalogue
 from engine.tables import Progress, ReadingKind, Record
 from foundation.database import Database, utc_now
 from tests.engine.provider_cases import (
@@ -124,9 +126,7 @@ def test_a_look_that_cannot_go_on_waits(database: Database, worker: Any, start: 
 
     look(database, worker(Case(refuse, case.properties, case.expected, case.app)), path)
 
-    with database.read() as session:
-        of_sync = select(Progress).where(Progress.sync_id == UUID(path.rsplit("/", 1)[1]))
-        (waiting,) = session.exec(of_sync.where(Progress.kind == ReadingKind.SINCE)).all()
+    (waiting,) = looks(database, path)
     assert waiting.failures == 1
     assert waiting.due_at is not None
     assert (waiting.due_at - utc_now()).total_seconds() > 20
@@ -185,3 +185,28 @@ def test_what_numbered_pages_skipped_is_not_gone(database: Database, worker: Any
         due_at = session.get_one(Progress, ids[0]).due_at
     assert due_at is not None
     assert due_at > utc_now() + timedelta(hours=23)
+
+
+def looks(database: Database, path: str) -> list[Progress]:
+    of_sync = select(Progress).where(Progress.sync_id == UUID(path.rsplit("/", 1)[1]))
+    with database.read() as session:
+        return list(session.exec(of_sync.where(Progress.kind == ReadingKind.SINCE)).all())
+
+
+def test_a_release_that_tells_more_of_a_provider(database: Database, worker: Any, start: Any) -> None:
+    """Syncs follow when a provider's file comes to tell of changes, and when it does so no more."""
+    case = shopify()
+    path, ids = start(case, "shopify:order")
+    with database.write() as session:
+        for each in looks(database, path):
+            session.delete(each)  # as if the sync had been created by a release that knew of no changes
+    reader = worker(case)
+    reader.read(ids)
+    (look_added,) = looks(database, path)
+    assert look_added.due_at is not None
+
+    known = reader.catalogue["shopify"]
+    unaware = known.collections["order"].model_copy(update={"changes": None})
+    before = known.model_copy(update={"collections": {**known.collections, "order": unaware}})
+    look(database, replace(reader, catalogue=Catalogue([before])), path)
+    assert looks(database, path) == []
