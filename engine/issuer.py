@@ -13,12 +13,13 @@ from engine.backfill.verdict import Failure, retry_after, unreachable
 from engine.health import TroubleCode
 from engine.oauth_apps import OAuthClient
 from engine.providers.answer import UnreadableAnswerError
-from engine.providers.auth import ClientCredentials, Exchanged, Installation, Issued, Refresh
+from engine.providers.auth import ClientCredentials, Installation, Issued, Refresh, Signed
 from engine.providers.catalogue import Provider
 from engine.providers.issue import (
     TokenRequest,
     Tokens,
     UnusableKeyError,
+    assertion,
     installation_request,
     read_exchanged,
     read_installed,
@@ -70,24 +71,35 @@ class Issuer:
             raise FetchError(Failure(TroubleCode.PROVIDER_UNAVAILABLE, message)) from None
 
     def _request(self, app: OAuthClient, refresh_token: str | None, now: datetime) -> TokenRequest:
-        if not isinstance(self.grant, Installation):
-            url = self.grant.token_url
-            url = self.base_url + url if url.startswith("/") else url
-            form = self._form(self.grant, refresh_token)
+        if isinstance(self.grant, Installation):
+            return self._signed(self.grant, app, now)
+        url = self.grant.token_url
+        url = self.base_url + url if url.startswith("/") else url
+        if isinstance(self.grant, Refresh):
+            held = refresh_token or str(self.values[self.grant.field])
+            form = {"grant_type": "refresh_token", "refresh_token": held}
             return token_request(self.grant, url, app.client_id, app.client_secret, form)
-        url = self.base_url + self.grant.path
+        if self.grant.signed is not None:
+            return self._asserted(self.grant, self.grant.signed, app, url, now)
+        return token_request(self.grant, url, app.client_id, app.client_secret, self.grant.form(self.values))
+
+    def _signed(self, grant: Installation, app: OAuthClient, now: datetime) -> TokenRequest:
         try:
             signed = sign(app.client_id, app.client_secret, now)
         except UnusableKeyError:
             message = f"The app's private key for {self.provider.title} is no RSA key in PEM"
             raise AppRefusedError(Failure(TroubleCode.PROVIDER_UNAVAILABLE, message)) from None
-        return installation_request(url, self.provider.headers, signed, self.values)
+        return installation_request(self.base_url + grant.path, self.provider.headers, signed, self.values)
 
-    def _form(self, grant: Exchanged, refresh_token: str | None) -> Mapping[str, str]:
-        if isinstance(grant, ClientCredentials):
-            return grant.form(self.values)
-        held = refresh_token or str(self.values[grant.field])
-        return {"grant_type": "refresh_token", "refresh_token": held}
+    def _asserted(
+        self, grant: ClientCredentials, signed: Signed, client: OAuthClient, url: str, now: datetime
+    ) -> TokenRequest:
+        try:
+            proof = assertion(signed, self.values, client.client_id, client.client_secret, url, now)
+        except UnusableKeyError:
+            message = f"The credential's private key for {self.provider.title} is no RSA key in PEM"
+            raise FetchError(Failure(TroubleCode.CREDENTIAL_REJECTED, message)) from None
+        return TokenRequest(url, {"Accept": "application/json"}, {**grant.form(self.values), **proof})
 
     def _post(self, asked: TokenRequest) -> JsonObject:
         title = self.provider.title

@@ -74,23 +74,43 @@ class Refresh(Part):
         return ((self.field, *([self.otherwise] if self.otherwise else [])),)
 
 
+class Signed(Part):
+    """The client shows who it is with a JSON Web Token that it signs with RSA-PSS (RFC 7523, section 2.2)."""
+
+    key_id: str
+    """The field that names the key."""
+    claims: Mapping[str, str] = Field(default_factory=dict)
+    """What the token says besides, as templates over the fields."""
+
+    @property
+    def needs(self) -> Sequence[str]:
+        return (self.key_id, *placeholders("".join(self.claims.values())))
+
+    def head(self, values: Mapping[str, JsonValue]) -> dict[str, str]:
+        return {"alg": "PS256", "typ": "JWT", "kid": str(values[self.key_id])}
+
+    def said(self, values: Mapping[str, JsonValue]) -> dict[str, str]:
+        return {name: _filled(template, values) for name, template in self.claims.items()}
+
+
 class ClientCredentials(Part):
     """The credential is an application's own id and secret (RFC 6749, section 4.4)."""
 
     kind: Literal["client_credentials"]
     fields: tuple[str, str] = ("client_id", "client_secret")
-    """Which hold them."""
+    """Which hold them; the second is a private key where the client signs."""
+    signed: Signed | None = None
     token_url: str = Field(pattern=r"^(https://|/)")
     """A path is one below the credential's own base URL."""
     params: Mapping[str, str] = Field(default_factory=dict)
     """What else the token request says, as templates over the fields."""
     client_auth: ClientAuth = "body"
     lifetime_s: int = Field(default=3600, ge=60)
-    refusals: tuple[str, ...] = ("invalid_client", "unauthorized_client", "access_denied")
+    refusals: tuple[str, ...] = ("invalid_client", "invalid_grant", "unauthorized_client", "access_denied")
 
     @property
     def needs(self) -> Sequence[Sequence[str]]:
-        others = placeholders("".join(self.params.values()))
+        others = (*(self.signed.needs if self.signed else ()), *placeholders("".join(self.params.values())))
         return tuple((name,) for name in (*self.fields, *others))
 
     def form(self, values: Mapping[str, JsonValue]) -> dict[str, str]:

@@ -10,14 +10,14 @@ from typing import Final
 from urllib.parse import quote_plus
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS, AsymmetricPadding, PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import BaseModel, Field, JsonValue
 
 from engine.providers.answer import UnreadableAnswerError
-from engine.providers.auth import Exchanged
+from engine.providers.auth import Exchanged, Signed
 from engine.providers.paths import instant
 from engine.providers.urls import fill
 from engine.tables.base import JsonMapping
@@ -26,6 +26,9 @@ MARGIN: Final = timedelta(seconds=60)
 """A token is not used so shortly before its end that it may end under way."""
 CLOCK_SKEW: Final = timedelta(seconds=60)
 SIGNED_FOR: Final = timedelta(minutes=9)  # ten at most, says GitHub, by its own clock
+
+
+ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 class UnusableKeyError(Exception):
@@ -100,6 +103,27 @@ def read_installed(answer: JsonMapping) -> Tokens:
 
 def sign(app_id: str, private_key: str, now: datetime) -> str:
     """A JSON Web Token (RFC 7519) that says who the app is, signed with RS256."""
+    return _signed({"alg": "RS256", "typ": "JWT"}, {}, PKCS1v15(), app_id, private_key, now)
+
+
+def assertion(
+    signed: Signed, values: Mapping[str, JsonValue], client_id: str, private_key: str, url: str, now: datetime
+) -> dict[str, str]:
+    """How a client that signs shows who it is (RFC 7523, section 2.2)."""
+    claims = {"aud": url, **signed.said(values)}
+    padding = PSS(MGF1(SHA256()), PSS.DIGEST_LENGTH)
+    token = _signed(signed.head(values), claims, padding, client_id, private_key, now)
+    return {"client_assertion_type": ASSERTION, "client_assertion": token}
+
+
+def _signed(
+    head: Mapping[str, str],
+    claims: Mapping[str, str],
+    padding: AsymmetricPadding,
+    issuer: str,
+    private_key: str,
+    now: datetime,
+) -> str:
     try:
         key = load_pem_private_key(private_key.replace("\\n", "\n").encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm, binascii.Error):
@@ -107,13 +131,12 @@ def sign(app_id: str, private_key: str, now: datetime) -> str:
     if not isinstance(key, RSAPrivateKey):
         raise UnusableKeyError
     moment = now.timestamp()
-    claims = {
+    times = {
         "iat": int(moment - CLOCK_SKEW.total_seconds()),
         "exp": int(moment + SIGNED_FOR.total_seconds()),
-        "iss": app_id,
     }
-    head = f"{_part({'alg': 'RS256', 'typ': 'JWT'})}.{_part(claims)}"
-    return f"{head}.{_base64url(key.sign(head.encode(), PKCS1v15(), SHA256()))}"
+    text = f"{_part(head)}.{_part({**claims, **times, 'iss': issuer})}"
+    return f"{text}.{_base64url(key.sign(text.encode(), padding, SHA256()))}"
 
 
 def _part(value: Mapping[str, object]) -> str:

@@ -23,6 +23,7 @@ from engine.tables import Credential
 from foundation.database import Database, utc_now
 from tests.peers.providers.github import GitHub
 from tests.peers.providers.hubspot import HubSpot
+from tests.peers.providers.netsuite import NetSuite
 from tests.peers.providers.salesforce import Salesforce
 
 HOST = "https://choam.my.salesforce.com"
@@ -311,6 +312,40 @@ def test_refused_installations(authority: Any, imported: Any, status: int, code:
     worker = authority(lambda _request: httpx.Response(status), (fake.app_id, fake.private_key))
 
     assert failure(lambda: worker.access(row()))[0] is code
+
+
+def netsuite(fake: NetSuite, **more: str) -> dict[str, str]:
+    """What a credential of NetSuite's holds."""
+    return {
+        "kind": "netsuite_app",
+        "account_id": "1234567-sb1",
+        "client_id": fake.client_id,
+        "certificate_id": fake.certificate_id,
+        "private_key": fake.private_key,
+    } | more
+
+
+def test_clients_that_sign(authority: Any, imported: Any) -> None:
+    """A client may show who it is with a signature, and needs no OAuth app."""
+    fake = NetSuite()
+
+    assert authority(fake).access(imported(netsuite(fake))()).token == "access-1"
+    assert authority(fake).access(imported(netsuite(fake))()).token == "access-1"
+    assert fake.tokens.issued == 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"private_key": "none"}, {"certificate_id": "other"}, {"client_id": "other"}]
+)
+def test_clients_that_sign_wrongly(authority: Any, imported: Any, wrong: dict[str, str]) -> None:
+    """Another key, or none, is the credential's trouble."""
+    fake = NetSuite()
+    row = imported(netsuite(fake, **wrong))
+
+    code, message = failure(lambda: authority(fake).access(row()))
+
+    assert code is TroubleCode.CREDENTIAL_REJECTED
+    assert "import it again" in message or "no RSA key" in message
 
 
 def test_operator_s_address_wins(settings: Settings, database: Database, imported: Any) -> None:

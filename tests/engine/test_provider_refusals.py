@@ -13,6 +13,7 @@ from tests.peers.providers.airtable import Airtable
 from tests.peers.providers.auth0 import Auth0
 from tests.peers.providers.linear import Linear
 from tests.peers.providers.marketo import Marketo
+from tests.peers.providers.netsuite import NetSuite
 from tests.peers.providers.quickbooks import QuickBooks
 from tests.peers.providers.refusals import Fake
 from tests.peers.providers.sendgrid import SendGrid
@@ -59,6 +60,12 @@ def linear(trouble: str | None = None) -> Linear:
     return fake
 
 
+def netsuite() -> NetSuite:
+    fake = NetSuite(tokens=Tokens(good=["t"]))
+    fake.fill("customer", 1)
+    return fake
+
+
 def marketo() -> Marketo:
     fake = Marketo(tokens=Tokens(good=["t"]))
     fake.fill("programs", 1)
@@ -102,6 +109,8 @@ def troubled(code: str) -> Marketo:
         (linear("internal error"), {}, "linear:issue", TroubleCode.PROVIDER_UNAVAILABLE, None),
         (linear("unheard of"), {}, "linear:issue", TroubleCode.COLLECTION_FAILED, None),
         (linear(), {}, "linear:document", TroubleCode.COLLECTION_FAILED, None),
+        (busy(netsuite()), {"account_id": "1234567-sb1"}, "netsuite:item", TroubleCode.RATE_LIMITED, None),
+        (netsuite(), {"account_id": "1234567-sb1"}, "netsuite:item", TroubleCode.COLLECTION_FAILED, None),
         (spent(sendgrid()), {}, "sendgrid:bounce", TroubleCode.RATE_LIMITED, 40),
         (busy(servicenow()), {"instance": "choam"}, "servicenow:incident", TroubleCode.RATE_LIMITED, 1800),
         (servicenow(), {"instance": "choam"}, "servicenow:problem", TroubleCode.COLLECTION_FAILED, None),
@@ -213,7 +222,9 @@ def test_marketo_s_fake_is_strict() -> None:
 
 
 @pytest.mark.parametrize(
-    "fake", [Airtable(), Auth0(), Linear(), QuickBooks(), ServiceNow(), Marketo()], ids=lambda each: each.host
+    "fake",
+    [Airtable(), Auth0(), Linear(), QuickBooks(), ServiceNow(), Marketo(), NetSuite()],
+    ids=lambda each: each.host,
 )
 def test_token_endpoints_are_strict(fake: Any) -> None:
     """No token for another client, another grant, or a refresh token that was replaced."""
@@ -224,6 +235,7 @@ def test_token_endpoints_are_strict(fake: Any) -> None:
         "/oauth2/v1/tokens/bearer",
         "/oauth_token.do",
         "/identity/oauth/token",
+        "/services/rest/auth/oauth2/v1/token",
     )
     form = {"grant_type": "refresh_token", "refresh_token": "refresh-0"}
     wrong = {"client_id": "client-1", "client_secret": "wrong"}
