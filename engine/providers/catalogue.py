@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue, model_validator
 from engine.numbers import NUMBER
 from engine.providers.auth import Auth, Exchanged, Grant
 from engine.providers.changes import EventFeed, Gone, UpdatedSince
-from engine.providers.collection import Collection
+from engine.providers.collection import Collection, Others
 from engine.providers.connect import Connect
 from engine.providers.faults import Faults
 from engine.providers.part import Part
@@ -96,6 +96,8 @@ class Provider(Part):
     changes: EventFeed | None = None
     """Where neither it nor the collection tells of changes, they show only when everything is read again."""
     collections: Mapping[str, Collection]
+    others: Others | None = None
+    """What there is in some accounts only."""
     connect: Connect | None = None
     """How its credentials are captured in a browser, if they can be."""
 
@@ -112,11 +114,14 @@ class Provider(Part):
             outer["changes"] = {"paging": common.get("paging"), **changes}
         elif isinstance(changes, dict):
             common["changes"] = outer.pop("changes")
-        collections = {
-            name: {**common, **each, "record": record | (each.get("record") or {})}
-            for name, each in value["collections"].items()
-        }
-        return outer | {"collections": collections}
+
+        def whole(each: dict[str, Any]) -> dict[str, Any]:
+            return {**common, **each, "record": record | (each.get("record") or {})}
+
+        outer["collections"] = {name: whole(each) for name, each in value["collections"].items()}
+        if isinstance(others := value.get("others"), dict) and isinstance(others.get("collection"), dict):
+            outer["others"] = others | {"collection": whole(others["collection"])}
+        return outer
 
     @model_validator(mode="after")
     def _holds_together(self) -> "Provider":
@@ -160,7 +165,11 @@ class Provider(Part):
     def collection(self, collection_id: str) -> Collection | None:
         """The collection an id such as `provider:name` stands for."""
         provider, _, name = collection_id.partition(":")
-        return self.collections.get(name) if provider == self.name else None
+        if provider != self.name:
+            return None
+        if name in self.collections or self.others is None:
+            return self.collections.get(name)
+        return self.others.named(name)
 
     def get(self, collection_id: str) -> Collection:
         """The collection of an id that was checked before."""

@@ -1,5 +1,6 @@
 """What a collection is: where its list is, how it pages, what its records are, how its changes are seen."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
@@ -13,6 +14,7 @@ from engine.providers.paths import dig, instant
 from engine.providers.template import Values, filled, filled_text, placed
 from engine.tables.base import JsonObject
 
+NAME: Final = "{name}"
 TOUCH_SLACK: Final = timedelta(minutes=10)
 """A parent may tell late that it was touched."""
 
@@ -123,3 +125,22 @@ class Collection(Part):
         values = {name: params[name] for name in holders}
         words = {f"{{{name}}}": word for name, word in self.words.items()}
         return {name: params[name] for name in params.keys() - holders}, {**words, **values}
+
+
+class Others(Part):
+    """Collections that no file can list, such as the objects that an account has defined for itself."""
+
+    pattern: str
+    """What their names look like."""
+    collection: Collection
+    """Any of them; `{name}` in its words stands for its name."""
+
+    def named(self, name: str) -> Collection | None:
+        """The collection of that name, if one may be called so."""
+        if re.fullmatch(self.pattern, name, re.ASCII) is None:
+            return None
+        words = {
+            key: word.replace(NAME, name) if isinstance(word, str) else word
+            for key, word in self.collection.words.items()
+        }
+        return self.collection.model_copy(update={"words": words})

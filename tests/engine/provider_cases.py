@@ -111,12 +111,13 @@ def salesforce() -> Case:
     fake = Salesforce(batch=150)  # it may send less than was asked for
     fake.fill("Contact", 450)
     fake.fill("Product2", 200)
+    fake.fill("spice__c", 1)
     properties = {
         "kind": "salesforce_oauth2",
         "instance_url": "https://choam.my.salesforce.com",
         "refresh_token": "refresh-0",
     }
-    expected = {"salesforce:contact": 450, "salesforce:product2": 200}
+    expected = {"salesforce:contact": 450, "salesforce:product2": 200, "salesforce:spice__c": 1}
     return Case(fake, properties, expected, OAuthClient(*fake.client), change_salesforce)
 
 

@@ -161,6 +161,17 @@ def test_mistakes_are_refused(change: dict[str, object], complaint: str) -> None
         Provider.model_validate(yaml.safe_load(MINIMAL) | change)
 
 
+def test_objects_of_an_account_s_own() -> None:
+    """A name that fits is a collection; what else an id may hold never gets into a query."""
+    salesforce = read_provider(FILES / "salesforce.yaml")
+
+    asked = request(salesforce, "salesforce:spice_harvest__c", None)
+
+    assert str(asked.params["q"]).startswith("SELECT FIELDS(ALL) FROM spice_harvest__c WHERE Id > '0000")
+    for name in ("spice", "spice__c WHERE", "spice__c\n", "Spice__c", "__c"):
+        assert salesforce.collection(f"salesforce:{name}") is None
+
+
 def test_a_small_file_is_enough() -> None:
     assert Provider.model_validate(yaml.safe_load(MINIMAL)).collection("choam:spice") is not None
 

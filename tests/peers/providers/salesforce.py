@@ -24,7 +24,7 @@ SOQL = re.compile(
 AFTER = re.compile(r"Id > '(\w{15}|\w{18})'")
 SINCE = re.compile(r"SystemModstamp >= (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d))")
 LIMITED = 200
-PREFIXES = {"Contact": "003", "Product2": "01t"}
+PREFIXES = {"Contact": "003", "Product2": "01t", "spice__c": "a00"}
 
 
 @dataclass
