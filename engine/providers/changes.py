@@ -46,8 +46,12 @@ class Gone(Watch):
     path: str
     """`{path}` stands for the collection's own."""
     list: str
+    sparse: bool = False
+    """An empty list is left out of the answer."""
     id: str = "id"
     """Where an entry holds the id of what is gone."""
+    only: Mapping[str, str] = Field(default_factory=dict)
+    """What an entry has that is about something gone, where others are listed too."""
     paging: Paging | None = None
     """If it is not the collection's own."""
     every_s: float = Field(default=0.0, ge=0)

@@ -33,6 +33,8 @@ class RecordPaths(Part):
     """A flag; true once the object is gone."""
     without: str | None = None
     """What has a value here belongs to another collection and is passed over."""
+    only: Mapping[str, str] = Field(default_factory=dict)
+    """What has other values than these is passed over."""
 
 
 class Parent(Part):
@@ -102,7 +104,9 @@ class Collection(Part):
             "params": gone.params_since(since),
             "body": None,
             "paging": gone.paging or self.paging,
-            "record": RecordPaths(list=gone.list, id=gone.id),
+            "record": RecordPaths(
+                list=filled_text(gone.list, self._words), id=gone.id, sparse=gone.sparse, only=gone.only
+            ),
             "parent": None,
         }
         return self.model_copy(update=instead)
@@ -123,8 +127,11 @@ class Collection(Part):
         params = self.paging.ask(cursor).params
         holders = {name for name in params if name.startswith("{")}
         values = {name: params[name] for name in holders}
-        words = {f"{{{name}}}": word for name, word in self.words.items()}
-        return {name: params[name] for name in params.keys() - holders}, {**words, **values}
+        return {name: params[name] for name in params.keys() - holders}, {**self._words, **values}
+
+    @property
+    def _words(self) -> Values:
+        return {f"{{{name}}}": word for name, word in self.words.items()}
 
 
 class Others(Part):

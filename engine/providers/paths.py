@@ -6,9 +6,12 @@ from pydantic import JsonValue
 
 
 def dig(value: JsonValue, path: str) -> JsonValue:
-    """What lies at a dotted path, or nothing."""
+    """What lies at a dotted path, or nothing; a number is a place of a list."""
     for name in path.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
+        if isinstance(value, list) and name.isdecimal():
+            value = value[int(name)] if int(name) < len(value) else None
+        else:
+            value = value.get(name) if isinstance(value, dict) else None
     return value
 
 

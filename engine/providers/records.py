@@ -56,6 +56,7 @@ def read_page(provider: Provider, collection_id: str, answer: Answer, cursor: Cu
         upstream_id: read_record(paths, item, upstream_id)
         for upstream_id, item in ((_scoped(scope, each), item) for each, item in zip(ids, found, strict=True))
         if paths.without is None or dig(item, paths.without) is None
+        if all(dig(item, path) == value for path, value in paths.only.items())
     }
     onward = step(provider, collection_id, cursor, ending_with(answer, found), ids)
     return Page(list(records.values()), onward.following, onward.is_onward, is_whole)

@@ -147,7 +147,7 @@ def auth0() -> Case:
 def quickbooks() -> Case:
     fake = QuickBooks()
     fake.fill("Customer", 1010, at_once=1005)  # more at the same second than a page holds
-    fake.fill("Invoice", 1)
+    fake.fill("Invoice", 2)
     fake.fill("Vendor", 0)
 
     def upstream() -> Held:
@@ -155,6 +155,7 @@ def quickbooks() -> Case:
 
     def change() -> None:
         moment = now("%Y-%m-%dT%H:%M:%S+00:00")
+        fake.delete("Invoice", "1", moment)
         fake.objects["Customer"][3] |= {
             "Active": False,
             "MetaData": {"CreateTime": moment, "LastUpdatedTime": moment},

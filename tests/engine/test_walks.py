@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from engine.providers.answer import Answer, UnreadableAnswerError
 from engine.providers.catalogue import Provider
+from engine.providers.changes import UpdatedSince
 from engine.providers.records import read_page
 from engine.providers.walk import request
 
@@ -181,3 +182,30 @@ def test_an_empty_list_that_is_left_out(payload: Any) -> None:
 def test_a_full_page_without_the_value() -> None:
     with pytest.raises(UnreadableAnswerError, match=r"without meta\.changed"):
         read_page(CHOAM, SALE, Answer({"found": {"sales": [{"id": 1}, {"id": 2}]}}))
+
+
+GONE = """
+kind: updated_since
+gone:
+  path: /cdc
+  params: {kinds: "{name}", since: "{since}"}
+  list: answers.0.{name}
+  sparse: true
+  only: {status: Deleted}
+  paging: {kind: single}
+"""
+
+
+def test_what_is_gone_among_what_is_not() -> None:
+    """A list of changes may name the collection, lie in a list itself, and tell of deletes among others."""
+    changes = UpdatedSince.model_validate(yaml.safe_load(GONE))
+    assert changes.gone is not None
+    swept = CHOAM.swept(SALE, changes.gone, NOW)
+    told = [{"id": 1, "status": "Deleted"}, {"id": 2, "status": "Changed"}, {"id": 3}]
+
+    assert request(swept, SALE, None).params == {"kinds": "Sale", "since": "2025-12-31T23:59:50Z"}
+    page = read_page(swept, SALE, Answer({"answers": [{"Sale": told}]}))
+    assert [record.upstream_id for record in page.records] == ["1"]
+    assert read_page(swept, SALE, Answer({"answers": [{}]})).records == []
+    with pytest.raises(UnreadableAnswerError):
+        read_page(swept, SALE, Answer({"answers": []}))

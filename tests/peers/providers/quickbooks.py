@@ -1,12 +1,13 @@
 """QuickBooks Online as its reference tells.
 
 Queries: https://developer.intuit.com/app/developer/qbo/docs/learn/explore-the-quickbooks-online-api/data-queries
+Changes: https://developer.intuit.com/app/developer/qbo/docs/learn/explore-the-quickbooks-online-api/change-data-capture
 Tokens: https://developer.intuit.com/app/developer/qbo/docs/develop/authentication-and-authorization/oauth-2.0
 """
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -36,6 +37,7 @@ class QuickBooks(Fake):
     realm_id: str = "9130357849536906"
     tokens: Tokens = field(default_factory=lambda: Tokens(rotates=True, in_header=True))
     objects: Objects = field(default_factory=dict)
+    gone: Objects = field(default_factory=dict)
     is_busy: bool = False
 
     def fill(self, entity: str, count: int, *, at_once: int = 1) -> None:
@@ -58,6 +60,8 @@ class QuickBooks(Fake):
         company = f"/v3/company/{self.realm_id}"
         if request.url.path == f"{company}/companyinfo/{self.realm_id}":
             return httpx.Response(200, json={"CompanyInfo": {"Id": "1", "CompanyName": "Choam"}})
+        if request.url.path == f"{company}/cdc":
+            return self._changed(request)
         if request.url.path != f"{company}/query":
             raise RefusedError(403, fault("3100", "AUTHORIZATION"))
         asked = query(request, ("query", "minorversion"), fault("4000"))
@@ -67,6 +71,22 @@ class QuickBooks(Fake):
         if bool(read["all"]) is not (read["entity"] in NAMED):
             raise RefusedError(400, fault("4001"))
         return httpx.Response(200, json=self._select(read))
+
+    def delete(self, entity: str, upstream_id: str, at: str) -> None:
+        found = self.objects[entity]
+        found[:] = [each for each in found if each["Id"] != upstream_id]
+        told = {"domain": "QBO", "status": "Deleted", "Id": upstream_id, "MetaData": {"LastUpdatedTime": at}}
+        self.gone.setdefault(entity, []).append(told)
+
+    def _changed(self, request: httpx.Request) -> httpx.Response:
+        """What was changed or deleted, as far as 1,000 reach."""
+        asked = query(request, ("entities", "changedSince", "minorversion"), fault("4000"))
+        entity, since = asked["entities"], datetime.fromisoformat(asked["changedSince"])
+        if entity not in self.objects or since < datetime.now(UTC) - timedelta(days=30):
+            raise RefusedError(400, fault("4000"))
+        some = [each for each in self.objects[entity] + self.gone.get(entity, []) if _updated(each) >= since]
+        told = {entity: some[:1000]} if some else {}
+        return httpx.Response(200, json={"CDCResponse": [{"QueryResponse": [told]}]})
 
     def _select(self, read: re.Match[str]) -> dict[str, Any]:
         since, start = datetime.fromisoformat(read["since"]), int(read["start"])
