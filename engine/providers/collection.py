@@ -140,7 +140,7 @@ class Others(Part):
     pattern: str
     """What their names look like."""
     collection: Collection
-    """Any of them; `{name}` in its words stands for its name."""
+    """Any of them; `{name}` in its path or its words stands for its name."""
 
     def named(self, name: str) -> Collection | None:
         """The collection of that name, if one may be called so."""
@@ -150,4 +150,5 @@ class Others(Part):
             key: word.replace(NAME, name) if isinstance(word, str) else word
             for key, word in self.collection.words.items()
         }
-        return self.collection.model_copy(update={"words": words})
+        path = self.collection.path.replace(NAME, name)
+        return self.collection.model_copy(update={"path": path, "words": words})

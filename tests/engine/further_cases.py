@@ -198,6 +198,7 @@ def servicenow() -> Case:
     fake = ServiceNow(hidden={f"{number:032x}" for number in range(400, 1010)})  # a page, and more
     fake.fill("incident", 1100)
     fake.fill("cmdb_ci", 2)
+    fake.fill("u_spice", 1)
 
     def upstream() -> Held:
         return {
@@ -277,6 +278,7 @@ def netsuite() -> Case:
     fake.fill("customer", 250)
     fake.fill("employee", 20, first=-5)  # some belong to the system
     fake.fill("vendor", 0)
+    fake.fill("customrecord_spice", 3)
 
     def upstream() -> Held:
         return {f"netsuite:{table}": by("id", found) for table, found in fake.objects.items()}
