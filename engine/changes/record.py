@@ -13,11 +13,11 @@ from engine.backfill.store import cutoff_of, store
 from engine.changes.feed import EventPage, Touch, Verdict, judge_touch
 from engine.changes.look import is_sweep
 from engine.changes.position import Ask, Position
-from engine.changes.rhythm import Rhythm, has_gap, rest_s, turn_s
+from engine.changes.rhythm import Rhythm, has_gap, look_rest_s
 from engine.providers.paging import Cursor
 from engine.providers.records import Page, UpstreamRecord, is_older
-from engine.syncs import passes_of, read_again
-from engine.tables import Progress
+from engine.syncs import passes_of, progress_of, read_again
+from engine.tables import Progress, ReadingKind
 
 
 def record_changed(
@@ -165,8 +165,14 @@ def _next(session: Session, claim: Claim, held: Held, now: datetime, rhythm: Rhy
     progress.checked_at = progress.done_at = now
     progress.changed_at = progress.changed_at or now
     due_at = rhythm.next_look(held.sync.sync_frequency, progress.created_at, progress.changed_at, now)
-    is_backfilling = not all(each.done_at for each in passes_of(session, held.sync.id))
-    rest = position.requests * (rest_s if is_backfilling else turn_s)(claim.rate_limit)
+    readings = progress_of(session, held.sync.id)
+    passes = [each for each in readings if each.kind == ReadingKind.PASS]
+    rest = look_rest_s(
+        claim.rate_limit,
+        position.requests,
+        len(readings) - len(passes),
+        is_backfilling=not all(each.done_at for each in passes),
+    )
     release(held, max(due_at, now + timedelta(seconds=rest)))
     return None
 

@@ -14,7 +14,9 @@ CALMING: Final = 60
 RESTING: Final = 9
 """Where only whole passes show changes, the rest is so many times as long as the pass."""
 SHARE: Final = 4
-"""A pass that only makes sure takes every fourth of the requests allowed."""
+"""A pass that only makes sure takes every fourth request allowed, and so do looks beside a backfill."""
+LOOKS: Final = 2
+"""Looks take every second one, all of a sync together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,13 @@ def on_the_clock(anchor: datetime, now: datetime) -> datetime:
 
 def rest_s(rate_limit: RateLimit) -> float:
     """The rest after each page of a pass that nobody waits for."""
-    return SHARE * turn_s(rate_limit)
+    return SHARE * rate_limit.interval / rate_limit.allowed_requests
 
 
-def turn_s(rate_limit: RateLimit) -> float:
-    """How long one request takes up of the allowance: a look of many rests as long as it took."""
-    return rate_limit.interval / rate_limit.allowed_requests
+def look_rest_s(rate_limit: RateLimit, requests: int, looks: int, *, is_backfilling: bool) -> float:
+    """The rest after a look that took so many requests, one of so many that a sync makes."""
+    share = SHARE if is_backfilling else LOOKS
+    return share * looks * requests * rate_limit.interval / rate_limit.allowed_requests
 
 
 def has_gap(checked_at: datetime, retention: timedelta, now: datetime) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from engine.backfill.append import SKEW, Known
 from engine.changes.feed import Touch, Verdict, judge_touch, newest_of_each
 from engine.changes.position import MARGIN, Position
-from engine.changes.rhythm import ON_THE_CLOCK, Rhythm, has_gap, rest_s, turn_s
+from engine.changes.rhythm import ON_THE_CLOCK, Rhythm, has_gap, look_rest_s, rest_s
 from engine.providers.catalogue import RateLimit
 from engine.providers.changes import UpdatedSince, spell
 from engine.providers.records import UpstreamRecord, gone
@@ -53,7 +53,14 @@ def test_whole_passes_are_rare_unless_they_are_the_only_way() -> None:
 
 def test_a_pass_nobody_waits_for_leaves_room() -> None:
     assert rest_s(RateLimit(allowed_requests=50, interval=1)) == pytest.approx(0.08)
-    assert turn_s(RateLimit(allowed_requests=50, interval=60)) == pytest.approx(1.2)
+
+
+def test_looks_leave_room() -> None:
+    """However many collections are looked at, together they take half of what is allowed, or a quarter."""
+    limit = RateLimit(allowed_requests=20, interval=60)
+
+    assert look_rest_s(limit, 1, 10, is_backfilling=False) == pytest.approx(60)
+    assert look_rest_s(limit, 3, 10, is_backfilling=True) == pytest.approx(360)
 
 
 def test_gap() -> None:

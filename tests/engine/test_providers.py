@@ -22,6 +22,7 @@ from tests.engine.provider_cases import (
 )
 from tests.peers.providers.hubspot import HubSpot
 from tests.peers.providers.refusals import Fake
+from tests.peers.providers.salesforce import Salesforce
 from tests.peers.providers.shopify import Shopify
 
 
@@ -279,3 +280,27 @@ def test_fakes_are_strict() -> None:
     assert status(hub, f"{contacts}/search", bearer, {"filters": []}) == 400
     with pytest.raises(httpx.ConnectError):
         status(hub, "http://api.hubapi.com/", bearer)
+
+
+@pytest.mark.parametrize(
+    ("soql", "code"),
+    [
+        ("SELECT FIELDS(ALL) FROM Contact LIMIT 200", 200),
+        ("SELECT FIELDS(STANDARD) FROM Contact", 200),
+        ("SELECT FIELDS(ALL) FROM Contact", 400),
+        ("SELECT FIELDS(ALL) FROM Contact LIMIT 201", 400),
+        ("SELECT FIELDS(ALL) FROM Contact WHERE Id > '' LIMIT 9", 400),
+        ("SELECT FIELDS(ALL) FROM Contact WHERE SystemModstamp >= '2026-01-01T00:00:00Z' LIMIT 9", 400),
+        ("SELECT FIELDS(ALL) FROM Contact WHERE SystemModstamp >= 2026-01-01 LIMIT 9", 400),
+        ("SELECT FIELDS(ALL) FROM Nothing LIMIT 9", 400),
+    ],
+)
+def test_queries_are_read_strictly(soql: str, code: int) -> None:
+    """Salesforce's fake refuses unlimited custom fields, what is no id and what is no instant."""
+    org = Salesforce(access_tokens=["t"])
+    org.fill("Contact", 1)
+    url = f"https://{org.host}/services/data/v60.0/queryAll"
+
+    answer = org(httpx.Request("GET", url, params={"q": soql}, headers={"Authorization": "Bearer t"}))
+
+    assert answer.status_code == code
