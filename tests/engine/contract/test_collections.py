@@ -45,8 +45,9 @@ def refreshed(api: httpx.Client, path: str, inspector: Inspector, hints: Any) ->
 
 
 def test_list(api: httpx.Client, path: str) -> None:
-    """Sections 8.1 to 8.3: `{data}`, ids of a fixed-schema provider, a schema without `fields`."""
-    collections = {each["id"]: each for each in api.get(path).json()["data"]}
+    """Sections 8.1, 8.2, 8.3 and 14, row 17: `{data}`, ids of a fixed schema, and no `fields`."""
+    listed = api.get(path, params={"include": "upstream_metadata"}).json()["data"]
+    collections = {each["id"]: each for each in listed}
 
     assert {"stripe:customer", "stripe:invoice"} <= set(collections)
     assert all(
@@ -90,7 +91,7 @@ def test_unknown_and_foreign_credentials(
 def test_refresh(
     api: httpx.Client, path: str, sync: dict[str, Any], upstream: Any, inspector: Inspector, hints: Any
 ) -> None:
-    """Section 8.1: begins re-reading the upstream schema, and ends in `succeeded`; no sync need have read."""
+    """Sections 8.1 and 14, row 23: re-reads the upstream schema, to `succeeded`; no sync need have read."""
     upstream.fill("/v1/customers", 3)
     before = api.get(f"{path}/refresh/status").json()
 

@@ -1,4 +1,4 @@
-"""Many readers and writers of one stream at once: what holds in every order (contract 9.2 and 10)."""
+"""Many readers and writers of one stream at once: what holds in every order (sections 9.2 and 10)."""
 
 import random
 import threading

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from engine.api import streams
 from engine.settings import Settings
 from foundation.database import Database
 
@@ -125,6 +126,33 @@ def test_unknown_methods(browser: httpx.Client, path: str, methods: str) -> None
     assert answer.json() == {"summary": "Method Not Allowed"}
 
 
+def test_json_in_json_out(api: httpx.Client, sync_body: dict[str, Any]) -> None:
+    """Section 1.1: whether it went well or not."""
+    answers = [
+        api.post("/v1/syncs", json=sync_body),
+        api.get("/v1/syncs"),
+        api.get("/v1/syncs/nothing"),
+        api.post("/v1/syncs", json={}),
+        api.get("/nothing"),
+    ]
+
+    assert [each.status_code for each in answers] == [200, 200, 404, 422, 404]
+    assert {each.headers["Content-Type"] for each in answers} == {"application/json"}
+
+
+def test_a_mistake_of_ours(api: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Section 1.4: even a 500 has a summary, which tells nothing of what is inside."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("hunter2")
+
+    monkeypatch.setattr(streams, "find", fail)
+
+    answer = api.get("/v1/streams/8ff58ef0-d376-4ae8-b2e2-9f0206aa65b8")
+
+    assert (answer.status_code, answer.json()) == (500, {"summary": "Internal error"})
+
+
 def test_probes(browser: httpx.Client) -> None:
     assert browser.get("/healthz").json() == {"status": "ok"}
     assert browser.get("/readyz").status_code == 200
@@ -167,7 +195,7 @@ def test_request_id_is_echoed(api: httpx.Client) -> None:
 def test_a_late_create_creates_nothing(
     api: httpx.Client, settings: Settings, stream: str, serve: Any
 ) -> None:
-    """A request that cannot commit within the deadline is undone and says so."""
+    """Section 1.4: 504, and a request that cannot commit within the deadline is undone and says so."""
     hasty = settings.model_copy(
         update={"request_deadline_s": 1e-6, "tokens": (SecretStr("a-token-in-haste"),)}
     )

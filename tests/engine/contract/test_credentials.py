@@ -23,7 +23,7 @@ def body(secret: str = SECRET, **more: Any) -> dict[str, Any]:
 
 
 def test_import_masks_secrets(api: httpx.Client) -> None:
-    """Section 1.5: a secret comes back as eleven asterisks, everything else as it was sent."""
+    """Sections 1.5 and 14, row 19: a secret comes back as eleven asterisks, all else as it was sent."""
     answer = api.post("/v1/credentials", json=body())
 
     assert answer.status_code == 200
@@ -120,7 +120,7 @@ def test_concurrent_imports_agree(api: httpx.Client, upstream: Any) -> None:
 
 
 def test_flat_spelling_of_the_concept_page(api: httpx.Client) -> None:
-    """Seed 002 spells the properties flat."""
+    """Section 14, row 6: one page spells the properties flat."""
     flat = {
         "kind": "stripe_oauth2",
         "access_token": "sk_live_7eC39HqLyjWDarjtT1zdp7dc",
@@ -164,7 +164,7 @@ def test_invalid_bodies(api: httpx.Client, given: dict[str, Any], errors: dict[s
 
 
 def test_filters(api: httpx.Client, upstream: Any) -> None:
-    """Provider, kind, metadata and health narrow the list."""
+    """Section 6.2: provider, kind, metadata and health narrow the list."""
     upstream.account = None
     api.post("/v1/credentials", json=body("sk_a", metadata={"plan": {"name": "gold", "seats": [1, 2]}}))
     api.post("/v1/credentials", json=body("sk_b", metadata={"plan": "gold"}))
@@ -183,7 +183,7 @@ def test_filters(api: httpx.Client, upstream: Any) -> None:
 
 
 def test_update_and_delete(api: httpx.Client) -> None:
-    """Name and metadata change, the rest does not; a deleted credential is gone."""
+    """Section 6.2: name and metadata change; a deleted credential is gone."""
     path = f"/v1/credentials/{api.post('/v1/credentials', json=body()).json()['id']}"
 
     updated = api.patch(path, json={"name": None, "metadata": {"a": 1}}).json()

@@ -171,7 +171,7 @@ def test_health_follows_the_provider(api: httpx.Client, database: Database) -> N
 
 
 def test_update(api: httpx.Client) -> None:
-    """Section 7: `name`, `client_secret` and `metadata` change; bare object."""
+    """Sections 7 and 14, row 16: `name`, `client_secret` and `metadata` change; a bare object."""
     path = f"/v1/oauth-apps/{create(api)['id']}"
 
     change = {"name": "New", "client_secret": "s2", "metadata": {}, "redirect_uris": ["http://localhost/a"]}

@@ -22,7 +22,7 @@ def create(api: httpx.Client, body: dict[str, Any], **more: Any) -> dict[str, An
 
 
 def test_create_example_of_the_reference(api: httpx.Client, hints: Any, sync_body: dict[str, Any]) -> None:
-    """Seed 000's request gives the documented object, echoing what was sent."""
+    """Sections 2.1, 2.2 and 14, rows 3, 5 and 20: the documented object, echoing what was sent."""
     sync = create(api, sync_body)
 
     echoed = ("provider", "stream_id", "name", "collection_ids", "rate_limit", "metadata", "external_id")
@@ -40,13 +40,14 @@ def test_create_example_of_the_reference(api: httpx.Client, hints: Any, sync_bod
 
 
 def test_get_equals_create(api: httpx.Client, sync_body: dict[str, Any]) -> None:
+    """Section 2.3."""
     sync = create(api, sync_body)
 
     assert api.get(f"/v1/syncs/{sync['id']}").json() == sync
 
 
 def test_create_with_an_existing_credential(api: httpx.Client, sync_body: dict[str, Any]) -> None:
-    """Section 2.2: `credential_id` instead of `credential`; the default rate limit when omitted."""
+    """Sections 2.2 and 14, row 11: `credential_id` instead of `credential`; the default rate limit."""
     credential = api.post("/v1/credentials", json=sync_body.pop("credential")).json()
     del sync_body["rate_limit"]
 
@@ -99,8 +100,50 @@ def test_invalid_bodies(
     assert api.get("/v1/syncs").json() == {"data": []}
 
 
+@pytest.mark.parametrize("field", ["provider", "stream_id", "name", "collection_ids"])
+def test_required(api: httpx.Client, sync_body: dict[str, Any], field: str) -> None:
+    """Sections 2.2 and 14, row 12: what is required, the stream too."""
+    del sync_body[field]
+
+    answer = api.post("/v1/syncs", json=sync_body)
+
+    assert (answer.status_code, answer.json()["validation_errors"]) == (422, {field: ["Field required"]})
+
+
+def test_defaults(api: httpx.Client, sync_body: dict[str, Any]) -> None:
+    """Sections 2.1 and 2.2: what holds without being said; a sync is not created disabled."""
+    for field in ("rate_limit", "metadata", "external_id"):
+        del sync_body[field]
+
+    sync = create(api, sync_body, status="disabled")
+
+    assert {field: sync[field] for field in ("status", "sync_frequency", "max_age_days", "metadata")} == {
+        "status": "active",
+        "sync_frequency": "continuous",
+        "max_age_days": None,
+        "metadata": {},
+    }
+    assert sync["external_id"] is None
+
+
+def test_rate_limit_in_part(api: httpx.Client, sync_body: dict[str, Any]) -> None:
+    """Section 5.1: the interval is in seconds, zero requests at once are no cap of their own."""
+    sync = create(api, sync_body, rate_limit={"allowed_requests": 7})
+
+    assert sync["rate_limit"] == {"allowed_requests": 7, "interval": 60, "max_concurrent_requests": 0}
+
+
+def test_inline_credentials_are_imported(api: httpx.Client, sync_body: dict[str, Any]) -> None:
+    """Sections 2.2 and 6.1: for the same account there is one credential, however many syncs bring it."""
+    first, second = create(api, sync_body), create(api, sync_body)
+
+    assert first["id"] != second["id"]
+    assert first["credential_id"] == second["credential_id"]
+    assert len(api.get("/v1/credentials").json()["data"]) == 1
+
+
 def test_filters(api: httpx.Client, sync_body: dict[str, Any]) -> None:
-    """Section 2.4, every filter."""
+    """Section 2.4: every filter; and `external_id`, which is a superset."""
     create(api, sync_body, metadata={"connection": "c1", "n": 1, "on": True, "gone": None, 'odd"key': "x"})
     create(api, sync_body, name="Other", external_id="org_2", metadata=[])
 
@@ -173,7 +216,7 @@ def test_null_empties_no_field_that_a_sync_needs(
 
 @pytest.mark.parametrize("field", ["credential", "credential_id", "provider", "stream_id", "external_id"])
 def test_immutable_fields_are_refused(api: httpx.Client, sync_body: dict[str, Any], field: str) -> None:
-    """Section 2.5 and 14, row 20."""
+    """Sections 2.5 and 14, row 20: they are refused, not ignored."""
     sync = create(api, sync_body)
 
     answer = api.patch(f"/v1/syncs/{sync['id']}", json={field: sync[field], "name": "Renamed"})
@@ -184,7 +227,7 @@ def test_immutable_fields_are_refused(api: httpx.Client, sync_body: dict[str, An
 
 
 def test_delete_frees_credential_and_stream(api: httpx.Client, hints: Any, sync_body: dict[str, Any]) -> None:
-    """A credential and a stream in use are not deleted; after the sync is, they may be."""
+    """Sections 2.6, 6.2 and 9.1: a credential and a stream in use stay until the sync is gone."""
     sync = create(api, sync_body)
     paths = [f"/v1/credentials/{sync['credential_id']}", f"/v1/streams/{sync['stream_id']}"]
 
@@ -215,7 +258,7 @@ def test_idempotency_key_under_concurrency(api: httpx.Client, sync_body: dict[st
 def test_sync_of_one_credential_refuses_another_provider(
     api: httpx.Client, sync_body: dict[str, Any]
 ) -> None:
-    """A body that names its provider again inside the credential is tolerated, a wrong one is not."""
+    """Section 2.2: the provider may be named again inside the credential, and has to be the same."""
     sync_body["credential"]["provider"] = "stripe"
     create(api, sync_body)
     sync_body["credential"]["provider"] = "hubspot"

@@ -40,6 +40,7 @@ def command(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli
 
 
 def test_a_token_is_48_random_bytes_and_kept_as_a_hash(database: Database, org_id: UUID) -> None:
+    """Section 1.1: 64 characters that nothing but their owner keeps."""
     with database.write() as session:
         token, text = issue(session, org_id, "ci", [Scope.READ])
 
@@ -104,7 +105,7 @@ def test_a_remembered_token_is_forgotten_when_it_expires(database: Database, org
 def test_scopes(
     server: str, database: Database, org_id: UUID, scopes: Collection[str], statuses: list[int]
 ) -> None:
-    """Section 1.4, 403: reading takes `read`, everything else `write`, and neither includes the other."""
+    """Section 1.4: 403; reading takes `read`, everything else `write`, and neither includes the other."""
     with database.write() as session:
         _, text = issue(session, org_id, "limited", [Scope(scope) for scope in scopes])
     path = f"/v1/streams/{uuid4()}"
