@@ -55,7 +55,7 @@ def web(
 @app.command("work")
 def work_command() -> None:
     """Read what is due, until told to stop."""
-    work(_settings())
+    raise typer.Exit(work(_settings()))
 
 
 class Server(uvicorn.Server):

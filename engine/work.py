@@ -29,7 +29,7 @@ from engine.settings import Settings
 from foundation.database import utc_now
 from foundation.hints import BROKER_ERRORS
 from foundation.leases import LeaseKeeper
-from foundation.queue import Role
+from foundation.queue import Role, run_worker
 
 SWEEP_EVERY_S: Final = 1.0
 PURGE_EVERY_S: Final = 60.0
@@ -44,8 +44,8 @@ EXIT_STUCK: Final = 70
 log = structlog.get_logger(__name__)
 
 
-def work(settings: Settings) -> None:
-    """Work until told to stop."""
+def work(settings: Settings) -> int:
+    """Work until told to stop, and give the exit status: that of a worker that failed is not zero."""
     broker_url = settings.broker_url.get_secret_value()
     stopping = threading.Event()
     reader = Reader(
@@ -63,14 +63,14 @@ def work(settings: Settings) -> None:
     app = create_celery(broker_url, reader)
     clock = Clock(new_celery(broker_url, Role.PUBLISHER), stopping)
 
-    def stop(**_: object) -> None:
+    def stop(exitcode: int, **_: object) -> None:
         stopping.set()
-        threading.Thread(target=_leave_in_time, args=(reader,), name="grace", daemon=True).start()
+        threading.Thread(target=_leave_in_time, args=(reader, exitcode), name="grace", daemon=True).start()
 
     worker_shutting_down.connect(stop, weak=False)
     task_prerun.connect(clock.note_progress, weak=False)
     clock.start()
-    app.worker_main(_arguments(settings))
+    return run_worker(app, _arguments(settings))
 
 
 class Clock:
@@ -131,10 +131,10 @@ def _renew(reader: Reader, held: Mapping[UUID, int]) -> None:
     renew(reader.database, held, until=utc_now() + LEASE)
 
 
-def _leave_in_time(reader: Reader) -> None:
+def _leave_in_time(reader: Reader, status: int) -> None:
     """Let others have what is still being read, and end."""
     time.sleep(GRACE_S)
-    threading.Timer(LAST_WORDS_S, os._exit, [0]).start()
+    threading.Timer(LAST_WORDS_S, os._exit, [status]).start()
     with suppress(SQLAlchemyError):
         renew(reader.database, reader.leases.held(), until=None)
-    os._exit(0)
+    os._exit(status)
