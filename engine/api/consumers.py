@@ -21,10 +21,10 @@ from engine.api.consumer_shapes import (
     MessageObject,
     Tokens,
 )
+from engine.api.deletion import delete_unused
 from engine.api.idempotency import Key, create_once, once_only
-from engine.api.listing import Listed, MetadataFilter, Page
+from engine.api.listing import Listed, MetadataFilter, Page, equal
 from engine.api.shapes import Deleted, Given
-from engine.containment import contains
 from engine.delivery import (
     DeliverPolicy,
     acknowledge,
@@ -95,14 +95,9 @@ def list_(
     name: Annotated[str | None, Query(description="exactly this name")] = None,
 ) -> Listed[ConsumerObject]:
     """List consumers."""
-    statement = owned(Consumer, caller.org_id)
-    if stream_id is not None:
-        statement = statement.where(Consumer.stream_id == stream_id)
-    if name is not None:
-        statement = statement.where(Consumer.name == name)
-    if metadata is not None:
-        on_sqlite = caller.services.database.is_sqlite
-        statement = statement.where(contains(col(Consumer.meta), metadata, on_sqlite=on_sqlite))
+    statement = owned(Consumer, caller.org_id).where(
+        metadata.within(col(Consumer.meta)), *equal(Consumer, stream_id=stream_id, name=name)
+    )
     with caller.read() as session:
         rows, following = page.cut(session.exec(page.select(statement, Consumer)).all(), lambda row: row)
     return Listed(data=[ConsumerObject.of(row) for row in rows], next_cursor=following)
@@ -154,13 +149,7 @@ def reset(caller: Authenticated, consumer_id: str) -> ConsumerObject:
 @router.delete("/{consumer_id}")
 def delete(caller: Authenticated, consumer_id: str) -> Deleted:
     """Delete a consumer; the stream keeps its records."""
-
-    def work(session: Session) -> UUID:
-        consumer = find(session, Consumer, caller.org_id, consumer_id, Lock.DELETE)
-        session.delete(consumer)
-        return consumer.id
-
-    return Deleted(id=caller.write(work))
+    return delete_unused(caller, Consumer, consumer_id)
 
 
 @router.get("/{consumer_id}/next")

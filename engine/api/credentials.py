@@ -10,12 +10,12 @@ from starlette.concurrency import run_in_threadpool
 
 from engine.api.body import JsonRoute
 from engine.api.caller import Authenticated, Caller
+from engine.api.deletion import delete_unused
 from engine.api.idempotency import Key, OnceOnly, once_only
-from engine.api.listing import HealthFilter, Listed, MetadataFilter, Page
+from engine.api.listing import HealthFilter, Listed, MetadataFilter, Page, equal
 from engine.api.oauth_app_shapes import Apps, EmbeddedApp, embedded
 from engine.api.shapes import MASK, Deleted, Given, Metadata, Name, Never
 from engine.api.verdicts import Verdict, has_verdict, verdict
-from engine.containment import contains
 from engine.credentials import GivenCredential, Identity, import_credential, lookup, understand
 from engine.errors import InvalidError
 from engine.hints import READ
@@ -187,16 +187,11 @@ def list_(
     health: HealthFilter = None,
 ) -> Listed[CredentialObject]:
     """List credentials."""
-    statement = owned(Credential, caller.org_id)
-    if provider is not None:
-        statement = statement.where(Credential.provider == provider)
-    if kind is not None:
-        statement = statement.where(Credential.kind == kind)
-    if health is not None:
-        statement = statement.where(has_verdict(col(Credential.rejected_at), health))
-    if metadata is not None:
-        on_sqlite = caller.services.database.is_sqlite
-        statement = statement.where(contains(col(Credential.meta), metadata, on_sqlite=on_sqlite))
+    statement = owned(Credential, caller.org_id).where(
+        metadata.within(col(Credential.meta)),
+        has_verdict(col(Credential.rejected_at), health),
+        *equal(Credential, provider=provider, kind=kind),
+    )
     with caller.read() as session:
         rows, following = page.cut(session.exec(page.select(statement, Credential)).all(), lambda row: row)
         apps = apps_of(session, caller.org_id, rows)
@@ -229,16 +224,7 @@ def update(caller: Authenticated, credential_id: str, body: CredentialPatch) -> 
 @router.delete("/{credential_id}")
 def delete(caller: Authenticated, credential_id: str) -> Deleted:
     """Delete a credential that no sync uses any more."""
-
-    def work(session: Session) -> UUID:
-        credential = find(session, Credential, caller.org_id, credential_id, Lock.DELETE)
-        used = owned(Sync, caller.org_id).where(Sync.credential_id == credential.id).limit(1)
-        if session.exec(used).first() is not None:
-            raise InvalidError(summary="Validation failed: syncs use this credential, delete them first")
-        session.delete(credential)
-        return credential.id
-
-    return Deleted(id=caller.write(work))
+    return delete_unused(caller, Credential, credential_id, {Sync: "credential_id"})
 
 
 def _shown(session: Session, credential: Credential) -> CredentialObject:

@@ -1,18 +1,20 @@
 """Lists: filters that resources share, a stable order, and optional pages (a superset of the contract)."""
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Generic, TypeVar
 from uuid import UUID
 
-from fastapi import Depends, Query
+from fastapi import Depends, Query, Request
 from pydantic import BaseModel, Field
-from sqlalchemy import ColumnElement, Select, and_, or_
+from sqlalchemy import ColumnElement, Select, SQLColumnExpression, and_, or_, true
 from sqlmodel import col
 
 from engine.api.body import parse
+from engine.api.caller import Services
+from engine.containment import contains
 from engine.errors import BadRequestError
 from engine.tables import JsonObject
 from engine.tables.base import Resource
@@ -35,14 +37,37 @@ class Listed(BaseModel, Generic[Item]):
     next_cursor: str | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
+@dataclass(frozen=True, slots=True)
+class Contained:
+    """The metadata filter of one request."""
+
+    wanted: JsonObject | None
+    on_sqlite: bool
+
+    def within(self, column: SQLColumnExpression[JsonObject]) -> ColumnElement[bool]:
+        """A condition: the column contains what is asked for, if anything is."""
+        if self.wanted is None:
+            return true()
+        return contains(column, self.wanted, on_sqlite=self.on_sqlite)
+
+
+def equal(table: type[Resource], **wanted: object) -> Iterator[ColumnElement[bool]]:
+    """Conditions: columns have the values asked for; None asks for nothing."""
+    return (getattr(table, name) == value for name, value in wanted.items() if value is not None)
+
+
 def _metadata_filter(
+    request: Request,
     metadata: Annotated[
         Annotated[str, Field(json_schema_extra=JSON_OBJECT)] | None,
         Query(description="URL-encoded JSON that the metadata contains", examples=['{"plan": "gold"}']),
     ] = None,
-) -> JsonObject | None:
-    if metadata is None:
-        return None
+) -> Contained:
+    services: Services = request.app.state.services
+    return Contained(None if metadata is None else _object(metadata), services.database.is_sqlite)
+
+
+def _object(metadata: str) -> JsonObject:
     value = parse(metadata)
     if isinstance(value, dict):
         return value
@@ -99,6 +124,6 @@ def _decode(cursor: str) -> tuple[datetime, UUID]:
         raise BadRequestError("Invalid query parameter cursor") from None
 
 
-MetadataFilter = Annotated[JsonObject | None, Depends(_metadata_filter)]
+MetadataFilter = Annotated[Contained, Depends(_metadata_filter)]
 Page = Annotated[PageOf, Depends(_page)]
 HealthFilter = Annotated[str | None, Query(alias="health.status", examples=["error"])]

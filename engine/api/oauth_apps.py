@@ -1,19 +1,18 @@
 """`/v1/oauth-apps` (contract 7): register, look at, change, delete."""
 
 from typing import Annotated, Final
-from uuid import UUID
 
 from fastapi import APIRouter, Query
 from sqlmodel import Session, col
 
 from engine.api.body import JsonRoute
 from engine.api.caller import Authenticated, Caller
+from engine.api.deletion import delete_unused
 from engine.api.idempotency import Key, create_once, once_only
-from engine.api.listing import HealthFilter, Listed, MetadataFilter, Page
+from engine.api.listing import HealthFilter, Listed, MetadataFilter, Page, equal
 from engine.api.oauth_app_shapes import OAuthAppBody, OAuthAppObject, OAuthAppPatch
 from engine.api.shapes import MASK, Deleted
 from engine.api.verdicts import has_verdict
-from engine.containment import contains
 from engine.errors import InvalidError
 from engine.oauth_apps import new_app, open_secret, seal_secret
 from engine.owned import Lock, find, owned
@@ -61,14 +60,11 @@ def list_(
     """List apps."""
     if not truncate_secrets:
         caller.require(Scope.READ_SECRETS)
-    statement = owned(OAuthApp, caller.org_id)
-    if provider is not None:
-        statement = statement.where(OAuthApp.provider == provider)
-    if health is not None:
-        statement = statement.where(has_verdict(col(OAuthApp.rejected_at), health))
-    if metadata is not None:
-        on_sqlite = caller.services.database.is_sqlite
-        statement = statement.where(contains(col(OAuthApp.meta), metadata, on_sqlite=on_sqlite))
+    statement = owned(OAuthApp, caller.org_id).where(
+        metadata.within(col(OAuthApp.meta)),
+        has_verdict(col(OAuthApp.rejected_at), health),
+        *equal(OAuthApp, provider=provider),
+    )
     with caller.read() as session:
         rows, following = page.cut(session.exec(page.select(statement, OAuthApp)).all(), lambda row: row)
     shown = [_shown(caller, row, truncate_secrets=truncate_secrets) for row in rows]
@@ -109,16 +105,7 @@ def update(caller: Authenticated, app_id: str, body: OAuthAppPatch) -> OAuthAppO
 @router.delete("/{app_id}")
 def delete(caller: Authenticated, app_id: str) -> Deleted:
     """Delete an app that no credential uses any more."""
-
-    def work(session: Session) -> UUID:
-        app = find(session, OAuthApp, caller.org_id, app_id, Lock.DELETE)
-        used = owned(Credential, caller.org_id).where(Credential.oauth_app_id == app.id).limit(1)
-        if session.exec(used).first() is not None:
-            raise InvalidError(summary="Validation failed: credentials use this OAuth app, delete them first")
-        session.delete(app)
-        return app.id
-
-    return Deleted(id=caller.write(work))
+    return delete_unused(caller, OAuthApp, app_id, {Credential: "oauth_app_id"})
 
 
 def _shown(caller: Caller, app: OAuthApp, *, truncate_secrets: bool) -> OAuthAppObject:

@@ -10,8 +10,9 @@ from sqlmodel import Session
 
 from engine.api.body import JsonRoute
 from engine.api.caller import Authenticated, Caller
+from engine.api.deletion import delete_unused
 from engine.api.idempotency import Key, create_once, once_only
-from engine.api.listing import Listed, Page
+from engine.api.listing import Listed, Page, equal
 from engine.api.shapes import Deleted, Given
 from engine.errors import InvalidError
 from engine.owned import Lock, find, owned
@@ -60,9 +61,7 @@ def create(caller: Authenticated, key: Key, body: StreamBody) -> StreamObject:
 @router.get("")
 def list_(caller: Authenticated, page: Page, slug: str | None = None) -> Listed[StreamObject]:
     """List streams."""
-    statement = owned(Stream, caller.org_id)
-    if slug is not None:
-        statement = statement.where(Stream.slug == slug)
+    statement = owned(Stream, caller.org_id).where(*equal(Stream, slug=slug))
     with caller.read() as session:
         rows, following = page.cut(session.exec(page.select(statement, Stream)).all(), lambda row: row)
     return Listed(data=[StreamObject.of(row) for row in rows], next_cursor=following)
@@ -93,17 +92,7 @@ def update(caller: Authenticated, stream_id: str, body: StreamBody) -> StreamObj
 @router.delete("/{stream_id}")
 def delete(caller: Authenticated, stream_id: str) -> Deleted:
     """Delete a stream that no sync and no consumer uses any more."""
-
-    def work(session: Session) -> UUID:
-        stream = find(session, Stream, caller.org_id, stream_id, Lock.DELETE)
-        for table, users in ((Sync, "syncs"), (Consumer, "consumers")):
-            used = owned(table, caller.org_id).where(table.stream_id == stream.id).limit(1)
-            if session.exec(used).first() is not None:
-                raise InvalidError(summary=f"Validation failed: {users} use this stream, delete them first")
-        session.delete(stream)
-        return stream.id
-
-    return Deleted(id=caller.write(work))
+    return delete_unused(caller, Stream, stream_id, {Sync: "stream_id", Consumer: "stream_id"})
 
 
 def _refuse_taken(session: Session, caller: Caller, slug: str) -> None:

@@ -13,11 +13,10 @@ from engine.api.body import JsonRoute
 from engine.api.caller import Authenticated, Caller
 from engine.api.credentials import identify, understood
 from engine.api.idempotency import Key, OnceOnly, once_only
-from engine.api.listing import HealthFilter, Listed, MetadataFilter, Page
+from engine.api.listing import HealthFilter, Listed, MetadataFilter, Page, equal
 from engine.api.shapes import Deleted
 from engine.api.sync_progress import progress_of_sync
 from engine.api.sync_shapes import BackfillBody, SyncBody, SyncObject, SyncPatch, SyncProgress
-from engine.containment import contains
 from engine.credentials import GivenCredential, Identity, import_credential
 from engine.errors import InvalidError, NotFoundError
 from engine.hints import PURGE, READ
@@ -167,16 +166,11 @@ def list_(
     external_id: str | None = None,
 ) -> Listed[SyncObject]:
     """List syncs."""
-    statement = _with_credential(caller)
+    status = None if health is None else HEALTH_WORDS.get(health, health)
     equals = {"provider": provider, "stream_id": stream_id, "name": name, "external_id": external_id}
-    for field, value in equals.items():
-        if value is not None:
-            statement = statement.where(getattr(Sync, field) == value)
-    if health is not None:
-        statement = statement.where(Sync.health_status == HEALTH_WORDS.get(health, health))
-    if metadata is not None:
-        on_sqlite = caller.services.database.is_sqlite
-        statement = statement.where(contains(col(Sync.meta), metadata, on_sqlite=on_sqlite))
+    statement = _with_credential(caller).where(
+        metadata.within(col(Sync.meta)), *equal(Sync, health_status=status, **equals)
+    )
     with caller.read() as session:
         rows, following = page.cut(session.exec(page.select(statement, Sync)).all(), lambda row: row[0])
         apps = apps_of(session, caller.org_id, [credential for _, credential in rows])

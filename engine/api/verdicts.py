@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Final
 
 from pydantic import BaseModel, Field
-from sqlalchemy import ColumnElement, SQLColumnExpression, false
+from sqlalchemy import ColumnElement, SQLColumnExpression, false, true
 
 GOOD: Final = frozenset({"ok", "healthy"})
 """The list's filter knows both vocabularies (contract 4.1)."""
@@ -25,8 +25,10 @@ def verdict(rejected_at: datetime | None, otherwise: datetime, note: str) -> Ver
     return Verdict(status="error", notes=[note], time=rejected_at)
 
 
-def has_verdict(rejected_at: SQLColumnExpression[datetime | None], status: str) -> ColumnElement[bool]:
-    """A condition: the verdict reads so."""
+def has_verdict(rejected_at: SQLColumnExpression[datetime | None], status: str | None) -> ColumnElement[bool]:
+    """A condition: the verdict reads so, if that is asked for."""
+    if status is None:
+        return true()
     if status in GOOD:
         return rejected_at.is_(None)
     return rejected_at.is_not(None) if status == "error" else false()
