@@ -1,17 +1,18 @@
 """The engine's Celery app: its tasks are thin edges, ids in and nothing out."""
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from celery import Celery
+from celery import Celery, Task
 
 from engine.backfill.reader import Reader
 from engine.collections.inspect import Inspector
 from engine.hints import INSPECT, PURGE, READ, SWEEP, new_celery, publish
 from engine.sweep import erase_removed, find_due, forget_keys, trim_old
 from foundation.database import utc_now
+from foundation.logs import place_of
 from foundation.queue import Role
 
 SHARED_SLICE_S: Final = 0.3
@@ -20,13 +21,23 @@ SHARED_SLICE_S: Final = 0.3
 log = structlog.get_logger(__name__)
 
 
+class DiscreetTask(Task[..., None]):
+    """Tells of an error which and where it was. Celery would repeat its words, and they may hold a secret."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            self.run(*args, **kwargs)
+        except Exception as exc:  # noqa: BLE001  # the sweep offers the rows again
+            log.error("task.failed", task=self.name, error=type(exc).__name__, at=place_of(exc))  # noqa: TRY400
+
+
 def create_celery(broker_url: str, reader: Reader) -> Celery:
     """The app of one worker process."""
     app = new_celery(broker_url, Role.CONSUMER)
     hasty = replace(reader, slice_s=SHARED_SLICE_S)
     inspector = Inspector(reader.database, reader.authority, reader.client, reader.pace, reader.stopping)
 
-    @app.task(name=READ)
+    @app.task(name=READ, base=DiscreetTask, shared=False)
     def read(progress_ids: list[str]) -> None:
         """Read some pages of each. Running it again is harmless."""
         has_company = len(progress_ids) > 1
@@ -34,13 +45,13 @@ def create_celery(broker_url: str, reader: Reader) -> Celery:
         for each, later_s in unfinished.items():  # apart, so that other workers may take some
             publish(app, READ, [each], later_s=later_s)
 
-    @app.task(name=INSPECT)
+    @app.task(name=INSPECT, base=DiscreetTask, shared=False)
     def inspect(credential_ids: list[str]) -> None:
         """Learn what the records behind each look like."""
         for each in credential_ids:
             inspector.refresh(UUID(each))
 
-    @app.task(name=SWEEP)
+    @app.task(name=SWEEP, base=DiscreetTask, shared=False)
     def sweep() -> None:
         """Send a hint for every due reading that has none."""
         due = find_due(reader.database, utc_now())
@@ -48,7 +59,7 @@ def create_celery(broker_url: str, reader: Reader) -> Celery:
             log.info("engine.swept", due=len(due))
         publish(app, READ, due)
 
-    @app.task(name=PURGE)
+    @app.task(name=PURGE, base=DiscreetTask, shared=False)
     def purge(_sync_ids: list[str] | None = None) -> None:
         """Erase what removed syncs left behind, records beyond their age, and old idempotency keys."""
         erased = erase_removed(reader.database)

@@ -11,7 +11,7 @@ from sqlmodel import Session, col, or_, select, update
 from engine.errors import InvalidError, Reasons
 from engine.oauth_apps import check_reference
 from engine.owned import Lock, locked
-from engine.providers.auth import Grant, proof
+from engine.providers.auth import Grant, Static, is_carriable, proof, settled
 from engine.providers.catalogue import Catalogue, CredentialField, CredentialKind, Provider
 from engine.providers.urls import ForbiddenUrlError, placeholders
 from engine.sealing import Safe
@@ -191,7 +191,18 @@ def _reasons(kind: CredentialKind, given: JsonMapping) -> Reasons:
     }
     missing = [name for name, field in kind.fields.items() if field.required and name not in given]
     missing += [names[0] for names in kind.grant.needs if not any(given.get(name) for name in names)]
-    return {name: ["is required"] for name in missing} | reasons
+    return {name: ["is required"] for name in missing} | _uncarriable(kind, given) | reasons
+
+
+def _uncarriable(kind: CredentialKind, given: JsonMapping) -> dict[str, list[str]]:
+    """A token that requests carry as it is may have been pasted with something that nobody sees."""
+    grant = settled(kind.grant, given)
+    tokens = {name: given.get(name) for name in grant.fields} if isinstance(grant, Static) else {}
+    return {
+        name: ["must be printable ASCII, without blanks around it"]
+        for name, token in tokens.items()
+        if isinstance(token, str) and token and not is_carriable(token)
+    }
 
 
 def _check_address(provider: Provider, given: JsonMapping) -> None:

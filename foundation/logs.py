@@ -3,13 +3,16 @@
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 MASK: Final = "***********"
+PLACES: Final = 4
 SECRET_KEYS: Final = re.compile(
     r"secret|token|password|passwd|authorization|api_key|credential_properties", re.I
 )
@@ -60,6 +63,12 @@ def configure_logs(level: str = "INFO", *, service: str) -> None:
     root.setLevel(level)
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def place_of(error: BaseException) -> str:
+    """Where an error was raised and on whose behalf, for when its own words must not be repeated."""
+    frames = reversed(traceback.extract_tb(error.__traceback__)[-PLACES:])
+    return " < ".join(f"{Path(each.filename).name}:{each.lineno}" for each in frames)
 
 
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from engine.backfill.verdict import Failure, judge, retry_after, unreachable
 from engine.health import TroubleCode
 from engine.providers.answer import Answer, StrayLinkError, UnreadableAnswerError
+from engine.providers.auth import is_carriable
 from engine.providers.catalogue import Provider
 from engine.providers.throttle import is_throttled, resets_in_s, rest_ahead_s
 from engine.providers.urls import on_origin_of
@@ -85,15 +86,7 @@ def get(
     clock: Clock = time.monotonic,
 ) -> Answer:
     """The answer to one request about a collection; raises `FetchError` for everything else."""
-    url = on_origin_of(access.base_url, wanted.path) if wanted.is_link else access.base_url + wanted.path
-    # without parameters httpx would take `{}` to mean that a link's own query is to go
-    asked = client.build_request(
-        "GET" if wanted.body is None else "POST",
-        url,
-        params=wanted.params or None,
-        json=wanted.body,
-        headers=provider.carrying(access.token),
-    )
+    asked = _asking(client, provider, collection_id, access, wanted)
     give_up_at = clock() + WHOLE_ANSWER_S
     try:
         reply = client.send(asked, stream=True)
@@ -118,6 +111,27 @@ def get(
         raise FetchError(unreachable(provider.title, type(exc).__name__)) from None
     except ValueError:
         raise FetchError(unreachable(provider.title, "not JSON")) from None
+
+
+def _asking(
+    client: httpx.Client, provider: Provider, collection_id: str, access: Access, wanted: Request
+) -> httpx.Request:
+    """The request. What is wrong with one would be told together with the token, so none of that gets out."""
+    if not is_carriable(access.token):
+        message = f"No header can carry the credential's token for {provider.title}: import it again"
+        raise FetchError(Failure(TroubleCode.CREDENTIAL_REJECTED, message))
+    try:
+        # without parameters httpx would take `{}` to mean that a link's own query is to go
+        return client.build_request(
+            "GET" if wanted.body is None else "POST",
+            on_origin_of(access.base_url, wanted.path) if wanted.is_link else access.base_url + wanted.path,
+            params=wanted.params or None,
+            json=wanted.body,
+            headers=provider.carrying(access.token),
+        )
+    except (httpx.InvalidURL, ValueError) as exc:
+        message = f"{provider.title} cannot be asked for {collection_id} ({type(exc).__name__})"
+        raise FetchError(Failure(TroubleCode.COLLECTION_FAILED, message)) from None
 
 
 def _refused(

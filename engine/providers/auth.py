@@ -2,8 +2,9 @@
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field, JsonValue
 
@@ -12,6 +13,7 @@ from engine.providers.urls import placeholders
 
 ClientAuth: TypeAlias = Literal["body", "basic"]
 """Where a token request tells the client's id and secret."""
+CARRIABLE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
 class Auth(Part):
@@ -150,6 +152,11 @@ def proof(grant: Grant, values: Mapping[str, JsonValue]) -> str:
     """What tells this credential from every other: the values that its grant rests on."""
     held = [next(str(values[name]) for name in names if name in values) for names in grant.needs]
     return held[0] if len(held) == 1 else json.dumps(held)
+
+
+def is_carriable(token: str) -> bool:
+    """Whether a header can carry it: printable ASCII, and no blanks around it."""
+    return CARRIABLE.fullmatch(token) is not None
 
 
 def _filled(template: str, values: Mapping[str, JsonValue]) -> str:
