@@ -60,7 +60,10 @@ def understand(
     oauth_app_id: UUID | None,
     metadata: JsonObject | None,
 ) -> GivenCredential:
-    """Check `properties` against the kind they name; raises with reasons per property."""
+    """Check `properties` against the kind they name; raises with reasons per property.
+
+    What is empty is not there: forms send such fields, and nothing may rest on them.
+    """
     kind_name = properties.get("kind")
     provider = catalogue.kinds.get(kind_name) if isinstance(kind_name, str) else None
     if provider is None or not isinstance(kind_name, str):
@@ -68,7 +71,7 @@ def understand(
         raise _refused({"kind": [f"not available in this engine, available: {available}"]})
     kind = provider.credential_kinds[kind_name]
     given: JsonObject = {
-        key: value for key, value in properties.items() if key != "kind" and value is not None
+        key: value for key, value in properties.items() if key != "kind" and value not in (None, "")
     }
     if reasons := _reasons(kind, given):
         raise _refused(reasons)
@@ -190,7 +193,7 @@ def _reasons(kind: CredentialKind, given: JsonMapping) -> Reasons:
         if name in kind.fields and not _is_of_type(given[name], field)
     }
     missing = [name for name, field in kind.fields.items() if field.required and name not in given]
-    missing += [names[0] for names in kind.grant.needs if not any(given.get(name) for name in names)]
+    missing += [names[0] for names in kind.grant.needs if not any(name in given for name in names)]
     return {name: ["is required"] for name in missing} | _uncarriable(kind, given) | reasons
 
 
@@ -201,7 +204,7 @@ def _uncarriable(kind: CredentialKind, given: JsonMapping) -> dict[str, list[str
     return {
         name: ["must be printable ASCII, without blanks around it"]
         for name, token in tokens.items()
-        if isinstance(token, str) and token and not is_carriable(token)
+        if isinstance(token, str) and not is_carriable(token)
     }
 
 

@@ -1,16 +1,18 @@
 """What an import is understood as, before any database or provider is asked."""
 
+from collections.abc import Mapping
+
 import pytest
+from pydantic import JsonValue
 
 from engine.credentials import GivenCredential, understand
 from engine.errors import InvalidError
 from engine.providers.catalogue import load_catalogue
-from engine.tables import JsonObject
 
 CATALOGUE = load_catalogue({})
 
 
-def understood(properties: JsonObject) -> GivenCredential:
+def understood(properties: Mapping[str, JsonValue]) -> GivenCredential:
     return understand(CATALOGUE, properties, name=None, oauth_app_id=None, metadata=None)
 
 
@@ -33,4 +35,28 @@ def test_secrets_that_no_header_carries_as_they_are() -> None:
     """A password may be any text, and a key has lines."""
     password = {"kind": "servicenow_password", "instance": "choam", "username": "u", "password": "pässwort "}
 
-    assert understood(dict(password)).secrets["password"] == "pässwort "
+    assert understood(password).secrets["password"] == "pässwort "
+
+
+@pytest.mark.parametrize("nothing", ["", None])
+def test_what_is_empty_is_not_there(nothing: str | None) -> None:
+    """Two accounts do not become one by what neither of them has."""
+    first, second = (
+        understood({"kind": "linear_oauth2", "access_token": token, "refresh_token": nothing})
+        for token in ("lin_1", "lin_2")
+    )
+    stripe = understood({"kind": "stripe_oauth2", "secret": nothing, "access_token": "sk_test_1"})
+
+    assert (first.proof, second.proof, stripe.proof) == ("lin_1", "lin_2", "sk_test_1")
+    assert stripe.secrets == {"access_token": "sk_test_1"}
+
+
+def test_a_token_has_to_be_there() -> None:
+    """A field that is empty does for none that is required, one way or the other."""
+    with pytest.raises(InvalidError) as refused:
+        understood({"kind": "github_app", "installation_id": ""})
+    assert refused.value.reasons == {"properties": {"installation_id": ["is required"]}}
+
+    with pytest.raises(InvalidError) as refused:
+        understood({"kind": "stripe_oauth2", "secret": "", "access_token": ""})
+    assert refused.value.reasons == {"properties": {"secret": ["is required"]}}
