@@ -1,5 +1,7 @@
 """The engine's Celery app: its tasks are thin edges, ids in and nothing out."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
@@ -9,9 +11,11 @@ from celery import Celery, Task
 
 from engine.backfill.reader import Reader
 from engine.collections.inspect import Inspector
-from engine.hints import INSPECT, PURGE, READ, SWEEP, new_celery, publish
-from engine.sweep import erase_removed, find_due, forget_keys, trim_old
+from engine.hints import INSPECT, PURGE, PURGE_EVERY_S, READ, SWEEP, new_celery, publish, send
+from engine.purge import purge
+from engine.sweep import find_due
 from foundation.database import utc_now
+from foundation.hints import BROKER_ERRORS
 from foundation.logs import place_of
 from foundation.queue import Role
 
@@ -60,12 +64,10 @@ def create_celery(broker_url: str, reader: Reader) -> Celery:
         publish(app, READ, due)
 
     @app.task(name=PURGE, base=DiscreetTask, shared=False)
-    def purge(_sync_ids: list[str] | None = None) -> None:
-        """Erase what removed syncs left behind, records beyond their age, and old idempotency keys."""
-        erased = erase_removed(reader.database)
-        trimmed = trim_old(reader.database, utc_now())
-        forget_keys(reader.database, utc_now())
-        if erased or trimmed:
-            log.info("engine.purged", syncs=erased, records=trimmed)
+    def erase(sync_ids: Sequence[str] = ()) -> None:
+        """Erase these removed syncs, or all that is to be erased; what is left then waits behind others."""
+        if not purge(reader.database, utc_now(), [UUID(each) for each in sync_ids]):
+            with suppress(*BROKER_ERRORS):  # the clock asks for it again anyway
+                send(app, PURGE, [], expires_s=PURGE_EVERY_S)
 
     return app

@@ -24,6 +24,7 @@ ROUTES: Final = {
 }
 QUEUES: Final = (BACKFILL_QUEUE, MAINTENANCE_QUEUE)
 
+PURGE_EVERY_S: Final = 60.0
 IDS_PER_MESSAGE: Final = 8
 LINGER_S: Final = 0.02
 """A burst of requests shares its messages; each would cost as much as the request itself."""

@@ -21,7 +21,7 @@ from engine.backfill.fetch import new_client
 from engine.backfill.pace import Pace
 from engine.backfill.reader import Reader
 from engine.changes.rhythm import Rhythm
-from engine.hints import PURGE, QUEUES, SWEEP, new_celery, send
+from engine.hints import PURGE, PURGE_EVERY_S, QUEUES, SWEEP, new_celery, send
 from engine.providers.catalogue import load_catalogue
 from engine.schema import open_database
 from engine.sealing import Safe
@@ -32,7 +32,6 @@ from foundation.leases import LeaseKeeper
 from foundation.queue import Role, run_worker
 
 SWEEP_EVERY_S: Final = 1.0
-PURGE_EVERY_S: Final = 60.0
 GRACE_S: Final = 1.5
 """After that, a request still under way is abandoned, and its reading left to other workers."""
 LAST_WORDS_S: Final = 0.5

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import JSON, DateTime, Dialect, Engine, create_engine, event
+from sqlalchemy import JSON, DateTime, Dialect, Engine, create_engine, event, func, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Session
 
-from foundation.turns import WriterTurns
+from foundation.turns import WriterTurns, alone
 
 SQLITE_BUSY_TIMEOUT_S: Final = 30
 WRITES: Final = "gangway_writes"
@@ -101,6 +101,19 @@ class Database:
         """One transaction that changes nothing and, on SQLite, waits for no writer."""
         with Session(self._reader, expire_on_commit=False) as session:
             yield session
+
+    @contextmanager
+    def alone(self, what: str) -> Iterator[bool]:
+        """Whether nobody else is at it, which holds until the block ends; a killed process is no longer."""
+        if not self.is_sqlite:
+            with self.read() as session:
+                lock = func.pg_try_advisory_xact_lock(func.hashtext(what))
+                yield bool(session.scalar(select(lock)))
+        elif self.url.database:
+            with alone(Path(f"{self.url.database}-{what}")) as is_alone:
+                yield is_alone
+        else:
+            yield True
 
     def _turn(self) -> AbstractContextManager[None]:
         return self._turns.turn() if self._turns else nullcontext()

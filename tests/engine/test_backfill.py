@@ -17,7 +17,8 @@ from engine.backfill import outcome
 from engine.backfill.claim import claim, renew
 from engine.backfill.reader import Reader
 from engine.hints import READ
-from engine.sweep import erase_removed, find_due
+from engine.purge import erase_removed
+from engine.sweep import find_due
 from engine.tables import Progress, Record, Stream, Sync
 from foundation.database import Database, utc_now
 

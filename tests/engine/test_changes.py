@@ -13,7 +13,8 @@ from sqlmodel import col, select, update
 from engine.backfill.reader import Reader
 from engine.changes.position import Position
 from engine.changes.rhythm import ON_THE_CLOCK, Rhythm
-from engine.sweep import find_due, trim_old
+from engine.purge import trim_old
+from engine.sweep import find_due
 from engine.tables import Progress, ReadingKind, Record
 from foundation.database import Database, utc_now
 

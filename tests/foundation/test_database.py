@@ -300,3 +300,16 @@ def test_ids_are_in_the_order_of_their_time() -> None:
     assert times[-1] == 100
     assert len(set(ids)) == len(ids)
     assert {(each.version, each.variant) for each in ids} == {(7, RFC_4122)}
+
+
+def test_only_one_is_alone(empty_database_url: str) -> None:
+    """Over processes, for each purpose apart, and until the block ends."""
+    database, other = Database(empty_database_url), Database(empty_database_url)
+
+    with database.alone("this") as first, other.alone("this") as second, other.alone("that") as third:
+        assert (first, second, third) == (True, False, True)
+    with other.alone("this") as again:
+        assert again
+
+    database.dispose()
+    other.dispose()

@@ -18,7 +18,7 @@ from sqlmodel import select
 from engine.backfill.append import Arrival, Target, append, find_known
 from engine.delivery import take
 from engine.providers.records import UpstreamRecord, gone
-from engine.sweep import erase_removed
+from engine.purge import erase_removed
 from engine.tables import Consumer, Record, Sync
 from foundation.database import Database, new_id, utc_now
 
