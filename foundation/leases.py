@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from uuid import UUID
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 Renew = Callable[[Mapping[UUID, int]], None]
 """Prolongs the leases of rows, by id and fence; rows taken over by others are left alone."""
@@ -80,5 +79,5 @@ class LeaseKeeper:
     def _try_to_renew(self, held: Mapping[UUID, int]) -> None:
         try:
             self._renew(held)
-        except SQLAlchemyError as exc:  # then the leases run out and the fence keeps us from harm
+        except Exception as exc:  # noqa: BLE001  # then leases run out, and the fence keeps us from harm
             log.warning("lease.not_renewed", rows=len(held), reason=type(exc).__name__)

@@ -109,7 +109,7 @@ def get(
         return Answer(payload, str(asked.url), next_link)
     except httpx.HTTPError as exc:
         raise FetchError(unreachable(provider.title, type(exc).__name__)) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise FetchError(unreachable(provider.title, "not JSON")) from None
 
 

@@ -11,6 +11,8 @@ from uuid import UUID
 import httpx
 import structlog
 from redis.exceptions import RedisError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlmodel import Session
 
 from engine.authority import Authority
@@ -21,12 +23,14 @@ from engine.backfill.pace import Pace
 from engine.backfill.steps import Steps
 from engine.backfill.verdict import Failure
 from engine.changes.rhythm import Rhythm, rest_s
+from engine.health import TroubleCode
 from engine.oauth_apps import OAuthClient
 from engine.providers.catalogue import Catalogue
 from engine.sealing import Safe
 from engine.transactions import retrying
 from foundation.database import Database, utc_now
 from foundation.leases import Leases
+from foundation.logs import place_of
 
 SLICE_S: Final = 3.0
 MOMENT_S: Final = 0.02
@@ -35,6 +39,9 @@ SOON_S: Final = 10.0
 """A longer wait is left to `due_at` and the sweep, who may be a second late."""
 BROKEN_PACE_S: Final = 2.0
 BEDS: Final = 4
+
+DATABASE_ERRORS: Final = (OperationalError, InterfaceError, PoolTimeoutError)
+"""The database is away: no collection's trouble, and nowhere to note one."""
 
 log = structlog.get_logger(__name__)
 
@@ -62,10 +69,19 @@ class Reader:
         unfinished = dict[UUID, float]()
         for progress_id in progress_ids:
             is_over = self.stopping.is_set() or time.monotonic() > over_at
-            later_s = 0.0 if is_over else self._read_one(progress_id, over_at)
+            later_s = 0.0 if is_over else self._try_to_read(progress_id, over_at)
             if later_s is not None:
                 unfinished[progress_id] = later_s
         return unfinished
+
+    def _try_to_read(self, progress_id: UUID, over_at: float) -> float | None:
+        """When to go on, if that is soon. A reading that cannot be taken or given back costs no other one."""
+        try:
+            return self._read_one(progress_id, over_at)
+        except Exception as exc:  # noqa: BLE001  # its lease runs out
+            about = {"progress_id": str(progress_id), "error": type(exc).__name__, "at": place_of(exc)}
+            log.error("reading.dropped", **about)  # noqa: TRY400  # the words may quote a secret
+            return None
 
     def _read_one(self, progress_id: UUID, over_at: float) -> float | None:
         """When to go on, if that is soon."""
@@ -77,11 +93,10 @@ class Reader:
             return self._read_pages(taken, over_at)
 
     def _read_pages(self, taken: Claim, over_at: float) -> float | None:
-        provider = self.catalogue[taken.provider].bound(taken.credential.kind, taken.credential.properties)
-        steps = Steps(self.database, provider, self.client, self.pace, self.rhythm)
         going: Claim | None = taken
         may_renew = True
         try:
+            steps = self._steps(taken)
             access = self.authority.access(taken.credential)
             while going is not None:
                 taken = going
@@ -106,7 +121,15 @@ class Reader:
         except RedisError as exc:  # then a message would not arrive either
             log.warning("pace.unavailable", error=type(exc).__name__)
             return self._give_back(taken, BROKEN_PACE_S, soon_s=0.0)
+        except DATABASE_ERRORS:
+            raise
+        except Exception as exc:  # noqa: BLE001  # a mistake of ours, met by this very page
+            self._fail(taken, mistaken(taken, exc))
         return None
+
+    def _steps(self, taken: Claim) -> Steps:
+        provider = self.catalogue[taken.provider].bound(taken.credential.kind, taken.credential.properties)
+        return Steps(self.database, provider, self.client, self.pace, self.rhythm)
 
     @property
     def authority(self) -> Authority:
@@ -169,3 +192,10 @@ class Reader:
 
         retrying(self.database, work)
         return later_s if is_soon else None
+
+
+def mistaken(taken: Claim, error: Exception) -> Failure:
+    """The trouble that an error of our own is. Its words stay out: they may quote a secret."""
+    name = type(error).__name__
+    log.error("page.mistaken", error=name, at=place_of(error))
+    return Failure(TroubleCode.COLLECTION_FAILED, f"The engine cannot read {taken.collection_id} ({name})")

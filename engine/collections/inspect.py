@@ -7,6 +7,7 @@ from typing import Final
 from uuid import UUID
 
 import httpx
+import structlog
 from sqlmodel import Session, col, select
 
 from engine.authority import Authority
@@ -22,11 +23,14 @@ from engine.providers.records import Page, read_page
 from engine.providers.walk import Request, request
 from engine.tables import CollectionRefresh, Credential, JsonObject, Record, RefreshStatus, Sync
 from foundation.database import Database
+from foundation.logs import place_of
 
 SAMPLE: Final = 100
 """Records per sync and collection."""
 PAGES: Final = 3
 """How many are asked for until one holds a record: where each parent has a list, the first hold parents."""
+
+log = structlog.get_logger(__name__)
 
 
 class RefusedError(Exception):
@@ -55,6 +59,11 @@ class Inspector:
         except (RefusedError, FetchError) as exc:
             summary = exc.failure.message if isinstance(exc, FetchError) else str(exc)
             finish(self.database, credential_id, state.last_started_at, error={"summary": summary})
+        except Exception as exc:  # noqa: BLE001  # a mistake of ours; its words may quote a secret
+            name = type(exc).__name__
+            log.error("refresh.mistaken", error=name, at=place_of(exc))  # noqa: TRY400
+            error: JsonObject = {"summary": f"The engine cannot read this account ({name})"}
+            finish(self.database, credential_id, state.last_started_at, error=error)
         else:
             finish(self.database, credential_id, state.last_started_at, schemas=schemas)
 

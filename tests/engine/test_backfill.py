@@ -205,6 +205,49 @@ def test_a_deadly_page_does_not_take_every_worker(
     assert progress(database, ids[0]).deaths == 0
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: (_ for _ in ()).throw(LookupError("sk_live_7eC39HqLyjWDarjtT1zdp7dc")),
+        lambda: httpx.Response(200, text='{"data": ' + "[" * 100_000),
+    ],
+    ids=["error", "depths"],
+)
+def test_mistakes_cost_one_reading(
+    api: httpx.Client, database: Database, reader: Reader, upstream: Any, start: Any, answer: Any
+) -> None:
+    """What nobody has thought of is noted by its type, and the message's other readings are read."""
+    upstream.fill(CUSTOMERS, 1)
+    upstream.fill(INVOICES, 1)
+    upstream.interfere = lambda request: answer() if request.url.path == CUSTOMERS else None
+    path, ids = start("stripe:customer", "stripe:invoice")
+
+    assert list(reader.read(ids)) == []
+
+    assert [each.collection_id for each in records(database, path)] == ["stripe:invoice"]
+    failed = progress(database, ids[0])
+    assert (failed.leased_until, failed.failures, failed.deaths) == (None, 1, 0)
+    assert "sk_live" not in str(failed.trouble)
+    assert api.get(path).json()["health"]["reason"]["code"] in {"collection_failed", "provider_unavailable"}
+
+
+def test_readings_that_nobody_can_take(
+    reader: Reader, upstream: Any, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does one stand in the way of others before it has begun."""
+    _, ids = start("stripe:customer", "stripe:invoice")
+    tried = list[UUID]()
+
+    def fail(_reader: Reader, progress_id: UUID, _over_at: float) -> None:
+        tried.append(progress_id)
+        raise OSError
+
+    monkeypatch.setattr(Reader, "_read_one", fail)
+
+    assert list(reader.read(ids)) == []
+    assert tried == list(ids)
+
+
 def test_leases_are_renewed_and_given_up(
     database: Database, reader: Reader, upstream: Any, start: Any
 ) -> None:

@@ -1,8 +1,10 @@
 """Which of the held rows are renewed. That a thread does it is tested with the worker's."""
 
-from uuid import uuid4
+import threading
+from collections.abc import Mapping
+from uuid import UUID, uuid4
 
-from foundation.leases import Leases
+from foundation.leases import LeaseKeeper, Leases
 
 ROW = uuid4()
 
@@ -35,3 +37,20 @@ def test_only_the_claim_that_was_done_is_let_go() -> None:
 
     leases.let_go({ROW: 2})
     assert leases.held() == {}
+
+
+def test_renewing_goes_on_after_any_error() -> None:
+    """What cannot be renewed now may be in a moment: the thread survives whatever is raised."""
+    leases, renewed, errors = Leases(), threading.Event(), [OSError("no descriptors"), KeyError(ROW)]
+
+    def renew(held: Mapping[UUID, int]) -> None:
+        if errors:
+            raise errors.pop()
+        renewed.set()
+
+    leases.hold({ROW: 1})
+    keeper = LeaseKeeper(leases, renew, every_s=0.01)
+    try:
+        assert renewed.wait(10)
+    finally:
+        keeper.close()

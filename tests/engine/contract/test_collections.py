@@ -142,6 +142,24 @@ def test_a_refresh_that_is_refused_has_failed(
     assert summary in after["error"]["summary"]
 
 
+def test_a_refresh_that_meets_a_mistake_has_failed(
+    api: httpx.Client, path: str, upstream: Any, inspector: Inspector, hints: Any
+) -> None:
+    """It is told by its type: its words may quote a secret."""
+
+    def fail(_request: httpx.Request) -> httpx.Response:
+        raise LookupError("sk_live_7eC39HqLyjWDarjtT1zdp7dc")
+
+    upstream.interfere = fail
+
+    after = refreshed(api, path, inspector, hints)
+
+    assert (after["status"], after["error"]["summary"]) == (
+        "failed",
+        "The engine cannot read this account (LookupError)",
+    )
+
+
 def test_an_interrupted_refresh_has_failed(
     api: httpx.Client, path: str, sync: dict[str, Any], database: Database, hints: Any
 ) -> None:
