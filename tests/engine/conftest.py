@@ -24,7 +24,7 @@ from engine.api import create_app
 from engine.backfill.pace import Pace
 from engine.backfill.reader import Reader
 from engine.hints import READ
-from engine.providers.catalogue import load_catalogue
+from engine.providers.catalogue import Catalogue, load_catalogue
 from engine.schema import migrate
 from engine.sealing import Safe
 from engine.settings import ProviderOverrides, Settings
@@ -233,14 +233,28 @@ def database(settings: Settings) -> Iterator[Database]:
     database.dispose()
 
 
+@pytest.fixture(scope="session")
+def catalogue() -> Catalogue:
+    """All providers; reading their files takes a while."""
+    return load_catalogue({})
+
+
+@pytest.fixture(scope="session")
+def redirected(settings: Settings) -> Catalogue:
+    """The same, with what the settings override."""
+    return load_catalogue(settings.providers)
+
+
 @pytest.fixture
-def reader(settings: Settings, database: Database, upstream: Upstream) -> Iterator[Reader]:
+def reader(
+    settings: Settings, database: Database, redirected: Catalogue, upstream: Upstream
+) -> Iterator[Reader]:
     """A worker's reader on the same database, whose requests reach the upstream in memory."""
     with httpx.Client(transport=httpx.MockTransport(upstream)) as client:
         yield Reader(
             database=database,
             safe=Safe(settings.vault()),
-            catalogue=load_catalogue(settings.providers),
+            catalogue=redirected,
             pace=Pace(fakeredis.FakeRedis()),
             client=client,
             slice_s=SLICE_S,
@@ -300,14 +314,14 @@ def serve(surroundings: Surroundings) -> Callable[..., AbstractContextManager[st
 
 
 @pytest.fixture
-def worker(settings: Settings, database: Database) -> Callable[[Case], Reader]:
+def worker(settings: Settings, database: Database, catalogue: Catalogue) -> Callable[[Case], Reader]:
     """Makes a worker's reader whose requests reach the fake."""
 
     def worker(case: Case) -> Reader:
         return Reader(
             database=database,
             safe=Safe(settings.vault()),
-            catalogue=load_catalogue({}),
+            catalogue=catalogue,
             pace=Pace(fakeredis.FakeRedis()),
             client=httpx.Client(transport=httpx.MockTransport(case.fake)),
             own_apps={case.provider: case.app} if case.app else {},

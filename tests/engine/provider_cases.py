@@ -49,41 +49,42 @@ class Case:
         return next(iter(self.expected)).partition(":")[0]
 
 
-def hubspot() -> Case:
+def hubspot(many: int = 250) -> Case:
     fake = HubSpot()
-    fake.fill("/crm/objects/2026-03/contacts", 250)
+    fake.fill("/crm/objects/2026-03/contacts", many)
     fake.fill("/crm/objects/2026-03/companies", 100)
     fake.fill("/crm/owners/2026-03", 3)
     fake.fill("/crm/pipelines/2026-03/deals", 2)
-    expected = {"hubspot:contact": 250, "hubspot:company": 100, "hubspot:owner": 3, "hubspot:pipeline": 2}
+    expected = {"hubspot:contact": many, "hubspot:company": 100, "hubspot:owner": 3, "hubspot:pipeline": 2}
     properties = {"kind": "hubspot_oauth2", "hub_id": 62515, "refresh_token": "refresh-1"}
     return Case(fake, properties, expected, OAuthClient(*fake.client), change_hubspot)
 
 
 def change_hubspot(fake: HubSpot, at: datetime) -> Change:
-    """More of a second than a search may find, a company, and a contact that is put away."""
+    """Nearly all contacts within a second, more than a search may find, and one that is put away."""
     stamp, contacts = at.strftime("%Y-%m-%dT%H:%M:%S.000Z"), "/crm/objects/2026-03/contacts"
     fake.most_found = 200
-    for number in range(1000, 1230):
+    *changed, archived = (int(each["id"]) for each in fake.objects[contacts][5:])
+    for number in changed:
         fake.put(contacts, number, stamp, email="changed")
     fake.put(contacts, 9000, stamp)
     fake.put("/crm/objects/2026-03/companies", 1001, stamp)
-    fake.archive(contacts, 1240, stamp)
-    changed = {f"contact/{number}" for number in (*range(1000, 1230), 9000)}
-    return Change(changed | {"company/1001"}, {"contact/1240"})
+    fake.archive(contacts, archived, stamp)
+    live = {f"contact/{number}" for number in (*changed, 9000)}
+    return Change(live | {"company/1001"}, {f"contact/{archived}"})
 
 
-def github() -> Case:
+def github(many: int = 120) -> Case:
     fake = GitHub()
-    fake.add("choam/spice", issues=150, pulls=120, commits=205, releases=1)
+    fake.add("choam/spice", issues=150, pulls=many, commits=many + 85, releases=1)
     fake.add("choam/water", issues=0, pulls=0, commits=3, releases=0)
     fake.add("choam/empty", pulls=0, releases=0)
     fake.broken = {"/repos/choam/empty/issues": 410, "/repos/choam/empty/commits": 409}
     expected = {
         "github:repository": 3,
         "github:issue": 100,  # the other third are pull requests
-        "github:pull_request": 120,
-        "github:commit": 208,
+        "github:pull_request": many,
+        "github:commit": many + 88,
         "github:release": 1,
     }
     properties = {"kind": "github_app", "installation_id": "77", "account_login": "choam"}
@@ -107,9 +108,9 @@ def change_github(fake: GitHub, at: datetime) -> Change:
     return Change({*changed, f"commit/2:{'f' * 40}"})
 
 
-def salesforce() -> Case:
+def salesforce(many: int = 450) -> Case:
     fake = Salesforce(batch=150)  # it may send less than was asked for
-    fake.fill("Contact", 450)
+    fake.fill("Contact", many)
     fake.fill("Product2", 200)
     fake.fill("spice__c", 1)
     properties = {
@@ -117,7 +118,7 @@ def salesforce() -> Case:
         "instance_url": "https://choam.my.salesforce.com",
         "refresh_token": "refresh-0",
     }
-    expected = {"salesforce:contact": 450, "salesforce:product2": 200, "salesforce:spice__c": 1}
+    expected = {"salesforce:contact": many, "salesforce:product2": 200, "salesforce:spice__c": 1}
     return Case(fake, properties, expected, OAuthClient(*fake.client), change_salesforce)
 
 
@@ -132,14 +133,14 @@ def change_salesforce(fake: Salesforce, at: datetime) -> Change:
     return Change({*names[:2]}, {names[2]})
 
 
-def shopify() -> Case:
+def shopify(many: int = 520) -> Case:
     fake = Shopify()
-    fake.fill("/products", 520)
+    fake.fill("/products", many)
     fake.fill("/orders", 1)
     fake.fill("/price_rules", 2)
     fake.fill("/price_rules/1/discount_codes", 260)
     fake.fill("/price_rules/2/discount_codes", 2, first=1000)
-    expected = {"shopify:product": 520, "shopify:order": 1, "shopify:discount_code": 262}
+    expected = {"shopify:product": many, "shopify:order": 1, "shopify:discount_code": 262}
     properties = {"kind": "shopify_oauth2", "shop": "choam", "access_token": "shpat_1"}
     return Case(fake, properties, expected, None, change_shopify)
 

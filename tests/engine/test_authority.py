@@ -16,7 +16,7 @@ from engine.authority import LEASE, Authority
 from engine.backfill.fetch import Access, FetchError
 from engine.health import TroubleCode
 from engine.oauth_apps import OAuthClient
-from engine.providers.catalogue import load_catalogue
+from engine.providers.catalogue import Catalogue, load_catalogue
 from engine.sealing import Safe
 from engine.settings import ProviderOverrides, Settings
 from engine.tables import Credential
@@ -34,14 +34,14 @@ class KilledError(BaseException):
 
 
 @pytest.fixture
-def authority(settings: Settings, database: Database) -> Callable[..., Authority]:
+def authority(settings: Settings, database: Database, catalogue: Catalogue) -> Callable[..., Authority]:
     """Makes an authority as a worker process has one, with or without an app of the installation."""
 
     def authority(fake: Any, app: tuple[str, str] | None = None) -> Authority:
         return Authority(
             database=database,
             safe=Safe(settings.vault()),
-            catalogue=load_catalogue({}),
+            catalogue=catalogue,
             client=httpx.Client(transport=httpx.MockTransport(fake)),
             own_apps={name: OAuthClient(*app) for name in ("salesforce", "hubspot", "github")} if app else {},
         )

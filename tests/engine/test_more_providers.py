@@ -15,7 +15,7 @@ from sqlmodel import col, select, update
 
 from engine.backfill.pace import Pace
 from engine.backfill.reader import Reader
-from engine.providers.catalogue import load_catalogue
+from engine.providers.catalogue import Catalogue
 from engine.sealing import Safe
 from engine.settings import Settings
 from engine.tables import Progress, ReadingKind, Record
@@ -68,7 +68,13 @@ class Synced:
 
 @pytest.fixture
 def synced(
-    api: httpx.Client, database: Database, settings: Settings, stream: str, upstream: Any, case: Case
+    api: httpx.Client,
+    database: Database,
+    settings: Settings,
+    catalogue: Catalogue,
+    stream: str,
+    upstream: Any,
+    case: Case,
 ) -> Iterator[Synced]:
     upstream.interfere = case.fake
     provider = case.properties["kind"].rpartition("_")[0]
@@ -87,7 +93,7 @@ def synced(
         reader = Reader(
             database=database,
             safe=Safe(settings.vault()),
-            catalogue=load_catalogue({}),
+            catalogue=catalogue,
             pace=Pace(fakeredis.FakeRedis()),
             client=client,
             own_apps={provider: case.app} if case.app else {},

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import httpx
@@ -41,7 +42,7 @@ class GitHub(Fake):
     host: str = "api.github.com"
     app_id: str = "12345"
     installation_id: int = 77
-    key: RSAPrivateKey = field(default_factory=lambda: generate_private_key(65537, 2048))
+    key: RSAPrivateKey = field(default_factory=lambda: _a_key())
     repositories: list[dict[str, Any]] = field(default_factory=list)
     lists: Objects = field(default_factory=dict)
     broken: dict[str, int] = field(default_factory=dict)
@@ -150,6 +151,12 @@ def _ordered(kind: str, found: list[dict[str, Any]], asked: dict[str, str]) -> l
 
 def _committed_at(commit: dict[str, Any]) -> str:
     return str(commit["commit"]["committer"]["date"])
+
+
+@cache
+def _a_key() -> RSAPrivateKey:
+    """One for all fakes; making it takes a while."""
+    return generate_private_key(65537, 2048)
 
 
 def _bytes(part: str) -> bytes:
