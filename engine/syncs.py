@@ -106,7 +106,7 @@ def restart(progress: Progress) -> None:
 
 def begin_pass(progress: Progress) -> None:
     """Back to the first page; what the stream holds counts as not met yet."""
-    progress.cursor = progress.retiring_after = None
+    progress.cursor = progress.refused = progress.skipped = progress.retiring_after = None
     progress.pass_id = new_id()
     progress.pages_read = progress.stale_pages = progress.records_read = 0
 

@@ -34,6 +34,10 @@ class Claim:
     kind: str
     collection_id: str
     cursor: Cursor | None
+    refused: Cursor | None
+    """Where the pass could not go on before."""
+    is_partial: bool
+    """Whether it had to do without the list of some parent."""
     pass_id: UUID
     started_at: datetime
     retiring_after: str | None
@@ -102,6 +106,8 @@ def moved(claim: Claim, progress: Progress) -> Claim:
     return replace(
         claim,
         cursor=progress.cursor,
+        refused=progress.refused,
+        is_partial=progress.skipped is not None,
         pass_id=progress.pass_id,
         retiring_after=progress.retiring_after,
         position=progress.position,
@@ -166,6 +172,8 @@ def _claim(held: Held, now: datetime, rate_limit: RateLimit, credential: Credent
         kind=held.progress.kind,
         collection_id=held.progress.collection_id,
         cursor=held.progress.cursor,
+        refused=held.progress.refused,
+        is_partial=held.progress.skipped is not None,
         pass_id=held.progress.pass_id,
         started_at=held.progress.started_at or now,
         retiring_after=held.progress.retiring_after,

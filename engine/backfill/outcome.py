@@ -30,6 +30,11 @@ def record_page(
         session, target_of(held, progress), page.records, asked_at=asked_at, cutoff=cutoff, now=now
     )
     _count(progress, page, stored)
+    if page.refusal is not None:
+        _note_skipped(held, claim, Failure(TroubleCode.COLLECTION_FAILED, page.refusal), now)
+    if page.following is None and progress.skipped is not None and progress.records_read == 0:
+        _end_empty_handed(session, claim, held, now)
+        return None
     if is_looping(progress):
         _stop_looping(session, claim, held, now)
         return None
@@ -40,11 +45,12 @@ def record_page(
 
 
 def succeed(session: Session, claim: Claim, held: Held, now: datetime) -> None:
-    """An answer ends the trouble of a reading, and perhaps of its sync."""
-    had_trouble = held.progress.trouble is not None
-    held.progress.trouble, held.progress.failures, held.progress.deaths = None, 0, 0
-    if had_trouble or held.sync.health_status != HealthStatus.HEALTHY:
+    """An answer ends the trouble of a reading, unless it lacks something, and perhaps of its sync."""
+    had_trouble = held.progress.trouble != held.progress.skipped
+    held.progress.trouble, held.progress.failures, held.progress.deaths = held.progress.skipped, 0, 0
+    if had_trouble or claim.credential.rejected_at is not None:
         _clear_credential(session, claim)
+    if had_trouble or held.sync.health_status != HealthStatus.HEALTHY:
         settle(session, held.sync, now)
 
 
@@ -67,8 +73,10 @@ def record_failure(session: Session, claim: Claim, failure: Failure, now: dateti
         release(held, now)
     elif failure.code is not TroubleCode.COLLECTION_FAILED or held.progress.cursor is None:
         _note(session, claim, held, failure, now)
-    elif claim.kind == ReadingKind.PASS:
+    elif claim.kind == ReadingKind.PASS and held.progress.refused != held.progress.cursor:
         _begin_again(held, now)
+    elif claim.kind == ReadingKind.PASS:  # all pages before this one have led here again
+        _note(session, claim, held, failure, now)
     else:  # nothing would keep a look from turning in circles
         held.progress.cursor = None
         _note(session, claim, held, failure, now)
@@ -103,8 +111,22 @@ def _note(session: Session, claim: Claim, held: Held, failure: Failure, now: dat
 
 def _begin_again(held: Held, now: datetime) -> None:
     """The record that the cursor names may be gone: walk from the first page, over what is known."""
-    held.progress.cursor = None
+    held.progress.refused, held.progress.cursor = held.progress.cursor, None
     release(held, now)
+
+
+def _note_skipped(held: Held, claim: Claim, failure: Failure, now: datetime) -> None:
+    """One parent's list could not be read: the pass goes on, and the health tells."""
+    earlier = Trouble.model_validate(held.progress.trouble) if held.progress.trouble else None
+    trouble = since(failure.trouble(now, claim.collection_id), earlier)
+    held.progress.skipped = trouble.model_dump(mode="json")
+
+
+def _end_empty_handed(session: Session, claim: Claim, held: Held, now: datetime) -> None:
+    """No parent's list could be read: that is a refusal of the collection, whose pass begins anew later."""
+    message = Trouble.model_validate(held.progress.skipped).message
+    begin_pass(held.progress)
+    _note(session, claim, held, Failure(TroubleCode.COLLECTION_FAILED, message), now)
 
 
 def _count(progress: Progress, page: Page, stored: Stored) -> None:

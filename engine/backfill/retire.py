@@ -36,9 +36,9 @@ class Unmet:
     following: str | None
 
 
-def find_unmet(database: Database, claim: Claim, now: datetime) -> Unmet:
-    """Compare some records with the pass; what lies beyond `max_age_days` is none of its business."""
-    cutoff = cutoff_of(claim.max_age_days, now)
+def find_unmet(database: Database, claim: Claim, provider: Provider, now: datetime) -> Unmet:
+    """Compare some records with the pass; where it ends at `max_age_days`, what lies beyond was not met."""
+    cutoff = cutoff_of(claim.max_age_days, now) if provider.get(claim.collection_id).ages else None
     statement = (
         select(Record.upstream_id, Record.pass_id, Record.as_of, Record.upstream_created_at)
         .where(

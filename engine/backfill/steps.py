@@ -23,7 +23,7 @@ from engine.providers.answer import Answer
 from engine.providers.catalogue import Provider
 from engine.providers.changes import EventFeed, UpdatedSince
 from engine.providers.records import Page, UpstreamRecord, gone, read_page, read_record
-from engine.providers.walk import Request, request
+from engine.providers.walk import Request, may_be_skipped, parent_at, request
 from engine.syncs import stop_watching
 from engine.tables import ReadingKind
 from engine.transactions import retrying
@@ -62,8 +62,8 @@ class Steps:
     def _retire(self, taken: Claim) -> Claim | None:
         """Compare some of what the stream holds with the pass that has just read everything."""
         now = utc_now()
-        forgets = self.provider.get(taken.collection_id).forgets
-        unmet = Unmet([], None) if forgets else find_unmet(self.database, taken, now)
+        tells_nothing = taken.is_partial or self.provider.get(taken.collection_id).forgets
+        unmet = Unmet([], None) if tells_nothing else find_unmet(self.database, taken, self.provider, now)
         return self._write(
             lambda session: retire(session, taken, unmet, now, rhythm=self.rhythm, provider=self.provider)
         )
@@ -134,10 +134,19 @@ class Steps:
         return replace(found, updated_at=found.updated_at or ask.touched_at)
 
     def _read(self, taken: Claim, provider: Provider, access: Access) -> Page:
-        """The page of the claim's collection at its cursor."""
-        wanted = request(provider, taken.collection_id, taken.cursor)
-        answer = self._ask(taken, taken.collection_id, access, wanted)
-        return understood(provider, lambda: read_page(provider, taken.collection_id, answer, taken.cursor))
+        """The page of the claim's collection at its cursor; one that a single parent lacks is empty."""
+        wanted, refusal = request(provider, taken.collection_id, taken.cursor), None
+        try:
+            answer = self._ask(taken, taken.collection_id, access, wanted)
+        except FetchError as exc:
+            collection = provider.get(taken.collection_id)
+            is_of_all = exc.failure.code is not TroubleCode.COLLECTION_FAILED
+            if is_of_all or not may_be_skipped(collection, taken.cursor, taken.refused):
+                raise
+            refusal = f"{exc.failure.message} of {parent_at(taken.cursor)}"
+            answer = Answer(None, wanted.path, is_missing=True)
+        page = understood(provider, lambda: read_page(provider, taken.collection_id, answer, taken.cursor))
+        return replace(page, refusal=refusal)
 
     def _ask(self, taken: Claim, collection_id: str, access: Access, wanted: Request) -> Answer:
         """Make the request that the reading has taken a place for, and leave that place."""

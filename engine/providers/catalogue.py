@@ -21,7 +21,7 @@ from engine.settings import ProviderOverrides
 from engine.tables.base import JsonObject
 
 FILES: Final = Path(__file__).parent
-COMMON: Final = ("path", "params", "body", "paging")
+COMMON: Final = ("path", "params", "body", "paging", "newest_first")
 """What a provider's file may say once for all collections."""
 
 
@@ -129,6 +129,8 @@ class Provider(Part):
             self._check_parents(name, each)
             if bool(placeholders(each.path)) is not bool(each.parent):
                 raise ValueError(f"{name}: a path has placeholders exactly when there is a parent")
+            if each.parent and isinstance(self.changes_of(f"{self.name}:{name}"), EventFeed):
+                raise ValueError(f"{name}: an event does not tell the parent, so it needs changes of its own")
             each.body_at(None)
             if each.changes is not None:
                 each.narrowed(each.changes, datetime.now(UTC)).body_at(None)
@@ -188,7 +190,9 @@ class Provider(Part):
     def changes_of(self, collection_id: str) -> UpdatedSince | EventFeed | None:
         """How that collection's changes can be seen without reading all of it."""
         collection = self.collection(collection_id)
-        return (collection and collection.changes) or self.changes
+        if collection is not None and "changes" in collection.model_fields_set:
+            return collection.changes
+        return self.changes
 
     def narrowed(self, collection_id: str, changes: UpdatedSince, since: datetime) -> "Provider":
         """The same provider, where that collection's list holds only what changed since a moment."""

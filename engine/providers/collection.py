@@ -73,10 +73,17 @@ class Collection(Part):
     parent: Parent | None = None
     changes: UpdatedSince | None = None
     """Instead of the provider's feed."""
+    newest_first: bool = False
+    """The list runs from what was created last to what was created first."""
     forgets: bool = False
     """Old objects drop off the list, so that absence does not mean deleted."""
     back_to: datetime | None = None
     """Set in a look at a list that runs from new to old: what comes after has been seen."""
+
+    @property
+    def ages(self) -> bool:
+        """Whether all that comes after an old record is older: creation is the last thing its list knows."""
+        return self.newest_first and self.parent is None and self.record.updated is None
 
     def has_seen(self, record: JsonValue) -> bool:
         """Whether a look has come to where the one before it began."""

@@ -5,7 +5,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 
 from pydantic import JsonValue
 
@@ -38,17 +37,18 @@ class Page:
     following: Cursor | None
     is_onward: bool = False
     """The walk goes on to what it cannot have met before, whatever this page brought."""
-    is_whole: bool = True
-    """The collection is one list, not one for each parent."""
+    ages: bool = False
+    """All that comes after an old record is older."""
+    refusal: str | None = None
+    """Why it had to be done without: it would have been of one parent, and others can be read."""
 
 
 def read_page(provider: Provider, collection_id: str, answer: Answer, cursor: Cursor | None = None) -> Page:
     """Read the answer at a cursor; raises when it is not the list the provider's file promises."""
     collection = provider.get(collection_id)
-    is_whole = collection.parent is None
     if is_of_parents(collection, cursor):
         onward = step(provider, collection_id, cursor, answer, [])
-        return Page([], onward.following, onward.is_onward, is_whole)
+        return Page([], onward.following, onward.is_onward)
     found = [] if answer.is_missing else items(collection.record, answer.payload)
     scope, paths = scope_of(collection, cursor), collection.record
     ids = [_id_of(paths, item) for item in found]
@@ -59,7 +59,7 @@ def read_page(provider: Provider, collection_id: str, answer: Answer, cursor: Cu
         if all(dig(item, path) == value for path, value in paths.only.items())
     }
     onward = step(provider, collection_id, cursor, ending_with(answer, found), ids)
-    return Page(list(records.values()), onward.following, onward.is_onward, is_whole)
+    return Page(list(records.values()), onward.following, onward.is_onward, collection.ages)
 
 
 def read_record(paths: RecordPaths, item: JsonValue, upstream_id: str | None = None) -> UpstreamRecord:
@@ -90,14 +90,11 @@ def gone(upstream_id: str) -> UpstreamRecord:
 
 
 def ends_at(page: Page, cutoff: datetime) -> bool:
-    """Whether every later page is older too: this one runs from new to old and has passed the cutoff."""
-    if not page.is_whole or len(page.records) < 2:
+    """Whether every later page is older too; a page that runs the other way belies the order of its list."""
+    moments = [record.created_at for record in page.records if record.created_at is not None]
+    if not page.ages or not moments or len(moments) < len(page.records):
         return False
-    moments = [moment for record in page.records if (moment := _latest(record)) is not None]
-    if len(moments) < len(page.records):
-        return False
-    is_falling = all(before >= after for before, after in pairwise(moments))
-    return is_falling and moments[0] > moments[-1] and moments[-1] < cutoff
+    return moments[-1] < cutoff and moments == sorted(moments, reverse=True)
 
 
 def _latest(record: UpstreamRecord) -> datetime | None:

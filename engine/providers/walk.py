@@ -52,6 +52,22 @@ def is_of_parents(collection: Collection, cursor: Cursor | None) -> bool:
     return collection.parent is not None and not _left(cursor)
 
 
+def may_be_skipped(collection: Collection, cursor: Cursor | None, refused: Cursor | None) -> bool:
+    """Whether a refused page concerns one parent only.
+
+    A cursor deep in its list may be to blame instead, unless a second walk came by the same one.
+    """
+    if collection.parent is None or not _left(cursor):
+        return False
+    return _inner(cursor, "page") is None or cursor == refused
+
+
+def parent_at(cursor: Cursor | None) -> str:
+    """What names the parent whose list is at this cursor."""
+    names = next(iter(_left(cursor)), {}).get("names")
+    return ", ".join(str(value) for value in names.values()) if isinstance(names, dict) else ""
+
+
 def scope_of(collection: Collection, cursor: Cursor | None) -> str | None:
     """What sets the ids of the page at this cursor apart, if they need that."""
     left = _left(cursor)

@@ -86,6 +86,10 @@ class Progress(Identified, table=True):
     fence: int = Field(default=0, sa_type=BigInteger)
     cursor: JsonObject | None = Field(default=None, sa_column=Column(JsonColumn, nullable=True))
     pass_id: UUID = Field(default_factory=new_id)
+    refused: JsonObject | None = Field(default=None, sa_column=Column(JsonColumn, nullable=True))
+    """A cursor that was refused, so that the pass went back to the first page."""
+    skipped: JsonObject | None = Field(default=None, sa_column=Column(JsonColumn, nullable=True))
+    """The trouble with the list of a parent that the pass had to do without."""
     retiring_after: str | None = None
     """Set once all pages are read: up to this upstream id, what the pass did not meet has been retired."""
     position: JsonObject | None = Field(default=None, sa_column=Column(JsonColumn, nullable=True))

@@ -215,6 +215,32 @@ def test_a_list_by_parents_never_ends_early() -> None:
     assert not ends_at(page, NOW)
 
 
+@pytest.mark.parametrize(
+    ("collection_id", "records", "expected"),
+    [
+        ("stripe:customer", [3, 1], True),
+        ("stripe:customer", [1], True),
+        ("stripe:customer", [1, NOW.timestamp()], False),
+        ("stripe:customer", [], False),
+        ("stripe:country_spec", [None], False),
+        ("stripe:product", [3, 1], False),  # one that was created long ago may be new in what it says
+        ("hubspot:contact", [3, 1], False),  # its list has no order by age
+    ],
+)
+def test_where_all_that_follows_is_older(
+    collection_id: str, records: list[float | None], expected: bool
+) -> None:
+    """Only a list that is known to run from new to old tells by its last record that the rest is older."""
+    listed = [
+        {"id": f"x{place}", "created": created, "createdAt": created} for place, created in enumerate(records)
+    ]
+    provider = load_catalogue({})[collection_id.partition(":")[0]]
+
+    page = read_page(provider, collection_id, Answer({"data": listed, "results": listed, "has_more": False}))
+
+    assert ends_at(page, NOW) is expected
+
+
 THROTTLE = Throttle(statuses=(403,), remaining="x-left", reset="x-reset", codes=("LIMIT",))
 
 

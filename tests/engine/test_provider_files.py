@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from engine.providers.auth import Exchanged, Installation
 from engine.providers.catalogue import FILES, Provider, load_catalogue, read_provider
+from engine.providers.changes import EventFeed
 from engine.providers.urls import placeholders, resolve
 from engine.providers.walk import request
 from engine.settings import ProviderOverrides
@@ -120,6 +121,10 @@ def test_override_wins(provider: Provider) -> None:
             assert kind.grant.token_url.startswith("/")
 
 
+FEED = {"kind": "event_feed", "path": "/e", "retention_days": 9, "list": "data", "id": "id"} | {
+    name: name for name in ("created", "type", "object", "collection")
+}
+BELOW = {"path": "/s/{id}/d", "parent": {"collection": "spice"}}
 MINIMAL = """
 name: choam
 title: CHOAM
@@ -148,6 +153,7 @@ collections:
             "must be a collection",
         ),
         ({"collections": {"spice": {"path": "/s", "paging": {"kind": "guess"}}}}, "does not match any"),
+        ({"changes": FEED, "collections": {"spice": {"path": "/s"}, "dune": BELOW}}, "changes of its own"),
         ({"auth": {"value": "Bearer"}}, "should match pattern"),
         (
             {"credential_kinds": {"choam_key": {"grant": {"kind": "static", "fields": ["a"]}, "fields": {}}}},
@@ -159,6 +165,14 @@ def test_mistakes_are_refused(change: dict[str, object], complaint: str) -> None
     """A file that does not hold together stops the engine at its start."""
     with pytest.raises(ValidationError, match=complaint):
         Provider.model_validate(yaml.safe_load(MINIMAL) | change)
+
+
+def test_what_events_do_not_tell() -> None:
+    """A collection without changes of any kind is not watched by the provider's events either."""
+    stripe = read_provider(FILES / "stripe.yaml")
+
+    assert isinstance(stripe.changes_of("stripe:customer"), EventFeed)
+    assert stripe.changes_of("stripe:payment_method") is None
 
 
 def test_objects_of_an_account_s_own() -> None:

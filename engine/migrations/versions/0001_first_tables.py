@@ -240,6 +240,8 @@ def upgrade() -> None:
         sa.Column("retiring_after", sa.String(), nullable=True),
         sa.Column("position", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=True),
         sa.Column("pages_read", sa.Integer(), nullable=False),
+        sa.Column("refused", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=True),
+        sa.Column("skipped", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=True),
         sa.Column("stale_pages", sa.Integer(), nullable=False),
         sa.Column("records_read", sa.BigInteger(), nullable=False),
         sa.Column("failures", sa.Integer(), nullable=False),
