@@ -14,6 +14,7 @@ from engine.health import TroubleCode
 from engine.providers.answer import Answer, StrayLinkError, UnreadableAnswerError
 from engine.providers.auth import is_carriable
 from engine.providers.catalogue import Provider
+from engine.providers.text import SUSPECT, mended
 from engine.providers.throttle import is_throttled, resets_in_s, rest_ahead_s
 from engine.providers.urls import on_origin_of
 from engine.providers.walk import Request
@@ -174,7 +175,7 @@ def _read(reply: httpx.Response, limit: int, give_up_at: float, clock: Clock) ->
 
 def _parse(body: bytes) -> JsonValue:
     value: JsonValue = json.loads(body, parse_constant=_refuse)
-    return value
+    return mended(value) if SUSPECT.search(body) else value
 
 
 def _refuse(constant: str) -> None:

@@ -554,6 +554,31 @@ def test_max_age(database: Database, reader: Reader, upstream: Any, start: Any, 
     assert pages == (2 if newest_first else 5)
 
 
+def test_text_that_no_database_keeps(
+    api: httpx.Client, database: Database, reader: Reader, upstream: Any, start: Any, stream: str
+) -> None:
+    """Half a character and NUL, in texts, names and ids, become marks; what comes in pairs is whole."""
+    body = rb"""{"has_more": false, "data": [{"id": "cus_\u0000", "created": 1700000000, "ok": "\uD83D\uDE00",
+        "cut": ["\ud83d"], "n\udc00": {"\u0000": "\\u0000"}}]}"""
+    upstream.interfere = lambda request: (
+        httpx.Response(200, content=body) if request.url.path == CUSTOMERS else None
+    )
+    _, ids = start()
+    consumer = api.post("/v1/http-consumers", json={"stream_id": stream, "slug": "main"}).json()["id"]
+
+    reader.read(ids)
+
+    [message] = api.get(f"/v1/http-consumers/{consumer}/next").raise_for_status().json()["data"]
+    assert message["record"]["upstream_id"] == "cus_\ufffd"
+    assert message["record"]["data"] == {
+        "id": "cus_\ufffd",
+        "created": 1700000000,
+        "ok": "\U0001f600",
+        "cut": ["?"],
+        "n?": {"\ufffd": "\\u0000"},
+    }
+
+
 def test_slices_are_short(database: Database, reader: Reader, upstream: Any, start: Any) -> None:
     """A slice that is over says what is left, and the row says it too."""
     upstream.fill(CUSTOMERS, 300)
