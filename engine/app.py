@@ -57,7 +57,10 @@ def create_celery(broker_url: str, reader: Reader) -> Celery:
 
     @app.task(name=SWEEP, base=DiscreetTask, shared=False)
     def sweep() -> None:
-        """Send a hint for every due reading that has none."""
+        """Send a hint for every due reading that has none, unless too many wait as it is."""
+        if reader.is_crowded():
+            log.info("sweep.waits", reason="the queue is full")
+            return
         due = find_due(reader.database, utc_now())
         if due:
             log.info("engine.swept", due=len(due))

@@ -21,6 +21,7 @@ from engine.backfill.fetch import new_client
 from engine.backfill.pace import Pace
 from engine.backfill.reader import Reader
 from engine.changes.rhythm import Rhythm
+from engine.crowd import Crowd
 from engine.hints import PURGE, PURGE_EVERY_S, QUEUES, SWEEP, new_celery, send
 from engine.providers.catalogue import load_catalogue
 from engine.schema import open_database
@@ -47,6 +48,7 @@ def work(settings: Settings) -> int:
     """Work until told to stop, and give the exit status: that of a worker that failed is not zero."""
     broker_url = settings.broker_url.get_secret_value()
     stopping = threading.Event()
+    publisher = new_celery(broker_url, Role.PUBLISHER)
     reader = Reader(
         database=open_database(settings, pool_size=settings.work_threads + 2),
         safe=Safe(settings.vault()),
@@ -57,10 +59,11 @@ def work(settings: Settings) -> int:
         own_apps=own_apps(settings.providers),
         beds=threading.Semaphore(settings.work_threads // 2),
         rhythm=Rhythm(settings.watch_floor_s, settings.watch_ceiling_s, settings.whole_pass_every_s),
+        is_crowded=Crowd(publisher),
     )
     LeaseKeeper(reader.leases, partial(_renew, reader), every_s=RENEW_EVERY_S)
     app = create_celery(broker_url, reader)
-    clock = Clock(new_celery(broker_url, Role.PUBLISHER), stopping)
+    clock = Clock(publisher, stopping)
 
     def stop(exitcode: int, **_: object) -> None:
         stopping.set()

@@ -1,13 +1,12 @@
 """The sweep: offers every due row to the queue. It finds what messages lost, and it drives all polling."""
 
 from collections.abc import Mapping
-from typing import Final
 
 import structlog
 from celery import Celery
-from kombu import Connection, Queue
-from kombu.exceptions import ChannelError
 
+from foundation.backlog import BACKLOG_LIMIT
+from foundation.backlog import backlog as lengths
 from foundation.database import utc_now
 from models import Step
 from worker.app import QUEUE_OF
@@ -18,9 +17,6 @@ from worker.rows.record import HINT_GRACE
 from worker.runtime import Runtime
 
 log = structlog.get_logger()
-
-BACKLOG_LIMIT: Final = 40
-"""Messages waiting in a queue beyond which the sweep leaves rows where they are: in fair order."""
 
 
 def sweep(runtime: Runtime, app: Celery) -> DueRows:
@@ -47,15 +43,4 @@ def steps_with_room(waiting: Mapping[str, int]) -> set[Step]:
 
 def backlog(app: Celery) -> dict[str, int]:
     """How many messages wait in each queue."""
-    with app.connection_or_acquire() as connection:
-        return {name: _length(name, connection) for name in set(QUEUE_OF.values())}
-
-
-def _length(name: str, connection: Connection) -> int:
-    """A channel each, since asking RabbitMQ for a queue that is not there closes the channel."""
-    with connection.channel() as channel:
-        try:
-            declared = Queue(name)(channel).queue_declare(passive=True)
-            return int(declared.message_count)  # type: ignore[union-attr]  # the stubs know no message_count
-        except ChannelError:
-            return 0  # a queue that nobody has declared yet is empty
+    return lengths(app, set(QUEUE_OF.values()))

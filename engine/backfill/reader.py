@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -62,6 +62,8 @@ class Reader:
     leases: Leases = field(default_factory=lambda: Leases(SILENT_AT_MOST_S))
     beds: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(BEDS))
     """How many threads may sleep until a rate limit lets them go on, while others wait for a thread."""
+    is_crowded: Callable[[], bool] = lambda: False
+    """Whether what is not done is left to the sweep, however soon it is due."""
 
     def read(self, progress_ids: Sequence[UUID]) -> Mapping[UUID, float]:
         """Read what can be read in one slice; says which have more to do, and in how many seconds."""
@@ -69,10 +71,14 @@ class Reader:
         unfinished = dict[UUID, float]()
         for progress_id in progress_ids:
             is_over = self.stopping.is_set() or time.monotonic() > over_at
-            later_s = 0.0 if is_over else self._try_to_read(progress_id, over_at)
+            later_s = self._put_off() if is_over else self._try_to_read(progress_id, over_at)
             if later_s is not None:
                 unfinished[progress_id] = later_s
         return unfinished
+
+    def _put_off(self) -> float | None:
+        """When to begin with one that there was no time for."""
+        return None if self.is_crowded() else 0.0
 
     def _try_to_read(self, progress_id: UUID, over_at: float) -> float | None:
         """When to go on, if that is soon. A reading that cannot be taken or given back costs no other one."""
@@ -184,7 +190,7 @@ class Reader:
 
     def _give_back(self, taken: Claim, later_s: float, soon_s: float = SOON_S) -> float | None:
         """Make the reading due again, and say when, if that is so soon that someone should be told."""
-        is_soon = later_s <= soon_s
+        is_soon = later_s <= soon_s and not self.is_crowded()
 
         def work(session: Session) -> None:
             if (held := hold(session, taken)) is not None:

@@ -6,13 +6,14 @@ from uuid import UUID
 
 import pytest
 
+from foundation.backlog import BACKLOG_LIMIT
 from foundation.queue import Role
 from models import State, Step
 from tests.support.rows import added, stored
 from worker import sweep as swept
 from worker.app import MAINTENANCE, ONBOARDING, POLLING, configure
 from worker.runtime import Runtime
-from worker.sweep import BACKLOG_LIMIT, steps_with_room, sweep
+from worker.sweep import steps_with_room, sweep
 
 Published = list[tuple[Step, list[UUID]]]
 
