@@ -11,7 +11,7 @@ from uuid import UUID
 
 import structlog
 from celery import Celery
-from celery.signals import task_prerun, worker_shutting_down
+from celery.signals import worker_shutting_down
 from sqlalchemy.exc import SQLAlchemyError
 
 from engine.app import create_celery
@@ -27,10 +27,12 @@ from engine.providers.catalogue import load_catalogue
 from engine.schema import open_database
 from engine.sealing import Safe
 from engine.settings import Settings
+from foundation.backlog import backlog
 from foundation.database import utc_now
 from foundation.hints import BROKER_ERRORS
 from foundation.leases import LeaseKeeper
 from foundation.queue import Role, run_worker
+from foundation.watchdog import Watchdog
 
 SWEEP_EVERY_S: Final = 1.0
 GRACE_S: Final = 1.5
@@ -38,8 +40,7 @@ GRACE_S: Final = 1.5
 LAST_WORDS_S: Final = 0.5
 """How long the database may take to be told; otherwise the leases run out."""
 RENEW_EVERY_S: Final = 1.0
-STUCK_AFTER_S: Final = 60.0
-EXIT_STUCK: Final = 70
+STALLED_AFTER_S: Final = 60.0
 
 log = structlog.get_logger(__name__)
 
@@ -63,20 +64,20 @@ def work(settings: Settings) -> int:
     )
     LeaseKeeper(reader.leases, partial(_renew, reader), every_s=RENEW_EVERY_S)
     app = create_celery(broker_url, reader)
-    clock = Clock(publisher, stopping)
+    watchdog = Watchdog(lambda: sum(backlog(publisher, QUEUES).values()), limit_s=STALLED_AFTER_S)
 
     def stop(exitcode: int, **_: object) -> None:
         stopping.set()
         threading.Thread(target=_leave_in_time, args=(reader, exitcode), name="grace", daemon=True).start()
 
     worker_shutting_down.connect(stop, weak=False)
-    task_prerun.connect(clock.note_progress, weak=False)
-    clock.start()
+    watchdog.start()
+    Clock(publisher, stopping).start()
     return run_worker(app, _arguments(settings))
 
 
 class Clock:
-    """Publishes the periodic tasks, and ends a process that has stopped taking any.
+    """Publishes the periodic tasks.
 
     Every worker has one: a sweep is harmless to repeat, and its messages expire when nobody takes them.
     """
@@ -84,26 +85,17 @@ class Clock:
     def __init__(self, app: Celery, stopping: threading.Event) -> None:
         self._app = app
         self._stopping = stopping
-        self._last_task_at = time.monotonic()
         self._last_purge_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="clock", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def note_progress(self, **_: object) -> None:
-        self._last_task_at = time.monotonic()
-
     def _run(self) -> None:
         while not self._stopping.wait(SWEEP_EVERY_S):
-            if not self._tick():
-                self._last_task_at = time.monotonic()  # without a broker there is nothing to take
-            elif time.monotonic() - self._last_task_at > STUCK_AFTER_S:
-                log.error("worker.stuck", seconds=STUCK_AFTER_S)
-                os._exit(EXIT_STUCK)
+            self._tick()
 
-    def _tick(self) -> bool:
-        """Whether the broker took the messages."""
+    def _tick(self) -> None:
         try:
             send(self._app, SWEEP, [], expires_s=5 * SWEEP_EVERY_S)
             if time.monotonic() - self._last_purge_at > PURGE_EVERY_S:
@@ -111,8 +103,6 @@ class Clock:
                 self._last_purge_at = time.monotonic()
         except BROKER_ERRORS as exc:
             log.warning("tick.not_sent", error=type(exc).__name__)
-            return False
-        return True
 
 
 def _arguments(settings: Settings) -> list[str]:
