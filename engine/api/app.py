@@ -39,6 +39,8 @@ from foundation.hints import Relay
 ABOUT: Final = """
 Captures credentials, runs syncs that fill streams, and hands the records to consumers.
 
+Bodies are JSON in UTF-8, at most 1 MiB, without NUL characters and without numbers beyond a double.
+
 A POST that creates commits within the request deadline ({deadline:g} s, counted from when its head was
 read) or not at all. A client that got no answer may look for the outcome after that time, or repeat the
 request with the same `Idempotency-Key` whenever it likes.
