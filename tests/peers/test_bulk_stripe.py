@@ -53,6 +53,16 @@ def test_lists_what_was_not_deleted_newest_first(stripe: httpx.Client) -> None:
     ]
 
 
+def test_tells_of_a_single_one_that_is_left(stripe: httpx.Client) -> None:
+    last, before = [each["id"] for page in pages(stripe, "/v1/customers") for each in page][:-3:-1]
+    before_that = [each["id"] for page in pages(stripe, "/v1/customers") for each in page][-3]
+
+    page = stripe.get("/v1/customers", params={"limit": "1", "starting_after": before_that}).json()
+
+    assert ([each["id"] for each in page["data"]], page["has_more"]) == ([before], True)
+    assert last != before
+
+
 def test_lists_what_never_changes(stripe: httpx.Client) -> None:
     listed = [each for page in pages(stripe, "/v1/charges") for each in page]
 
