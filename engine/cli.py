@@ -8,11 +8,9 @@ import typer
 import uvicorn
 
 from engine.access import AccessError
-from engine.api import create_app
 from engine.operators import organisations, tokens
 from engine.schema import SchemaError, migrate, open_database
 from engine.settings import Settings, SettingsError
-from engine.work import work
 from foundation.database import Database
 from foundation.logs import configure_logs
 from foundation.vault import VaultError
@@ -37,6 +35,8 @@ def web(
     port: Annotated[int, typer.Option(help="port to listen on", min=1, max=65_535)] = 8600,
 ) -> None:
     """Serve the API."""
+    from engine.api import create_app  # each command imports what it needs: half a second per start
+
     settings = _settings()
     open_database(settings).dispose()
     stopping = threading.Event()
@@ -55,6 +55,8 @@ def web(
 @app.command("work")
 def work_command() -> None:
     """Read what is due, until told to stop."""
+    from engine.work import work
+
     raise typer.Exit(work(_settings()))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from fastapi import HTTPException
+from starlette.exceptions import HTTPException  # and not FastAPI: workers import this too
 
 Reasons: TypeAlias = Mapping[str, "Sequence[str] | Reasons"]
 """Field to reasons; a nested object has a nested map."""
