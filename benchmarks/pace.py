@@ -14,8 +14,6 @@ import json
 import os
 import sys
 import tempfile
-from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any
 
 from engine.hints import new_celery
 from foundation.queue import Role
+from tests.e2e.arrivals import most_in_a_window
 from tests.e2e.harness import Machine, Redis
 from tests.e2e.peers import BulkStripe
 from tests.e2e.services import Engine
@@ -134,17 +133,6 @@ def figures(
         took_s=round(took_s, 2),
         beyond_ideal_percent=round(100 * (took_s / ideal_s - 1), 1),
     )
-
-
-def most_in_a_window(moments: Iterable[float], interval_s: float) -> int:
-    """How many at most lie within any interval, one of its ends not counted."""
-    within, most = deque[float](), 0
-    for moment in sorted(moments):
-        within.append(moment)
-        while moment - within[0] >= interval_s:
-            within.popleft()
-        most = max(most, len(within))
-    return most
 
 
 def holds(options: argparse.Namespace, shown: Figures) -> bool:

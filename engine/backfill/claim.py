@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, col, func, or_, select
 
 from engine.backfill.deaths import note_death
 from engine.providers.catalogue import RateLimit
@@ -91,8 +91,7 @@ def claim(session: Session, progress_id: UUID, now: datetime) -> Claim | None:
         return None
     rate_limit = RateLimit.model_validate(held.sync.rate_limit)
     if not _has_place(session, held.sync, rate_limit, now):
-        held.progress.due_at = now + TURN_AWAY
-        held.progress.hinted_until = None
+        held.progress.hinted_until = now + TURN_AWAY  # it stays due, and so keeps its place in line
         return None
     held.progress.fence += 1
     held.progress.leased_until = now + LEASE
@@ -120,6 +119,19 @@ def hold(session: Session, claim: Claim) -> Held | None:
     if held is None or held.progress.fence != claim.fence or held.sync.removed_at is not None:
         return None
     return held
+
+
+def next_in_line(session: Session, held: Held, now: datetime) -> UUID | None:
+    """Who of a sync that allows few requests at once has waited longest for this reading to end."""
+    if RateLimit.model_validate(held.sync.rate_limit).max_concurrent_requests == 0:
+        return None
+    others = select(Progress.id).where(
+        Progress.sync_id == held.sync.id,
+        Progress.id != held.progress.id,
+        col(Progress.due_at) <= now,
+        or_(col(Progress.leased_until).is_(None), col(Progress.leased_until) <= now),
+    )
+    return session.exec(others.order_by(col(Progress.due_at)).limit(1)).first()
 
 
 def renew(database: Database, held: Mapping[UUID, int], until: datetime | None) -> None:

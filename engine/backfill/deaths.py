@@ -11,7 +11,7 @@ from engine.health import Trouble, TroubleCode, since
 from engine.syncs import settle
 from engine.tables import Progress, Sync
 
-TOLERATED: Final = 2
+TOLERATED: Final = 4
 """So many in a row may be chance: a deployment, or another reading of the same worker."""
 REST_S: Final = (10.0, 900.0)
 

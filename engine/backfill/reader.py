@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from typing import Final, TypeAlias
 from uuid import UUID
 
 import httpx
@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlmodel import Session
 
 from engine.authority import Authority
-from engine.backfill.claim import SILENT_AT_MOST_S, Claim, claim, hold, release
+from engine.backfill.claim import SILENT_AT_MOST_S, TURN_AWAY, Claim, claim, hold, next_in_line, release
 from engine.backfill.fetch import FetchError
 from engine.backfill.outcome import hold_back_others, record_failure
 from engine.backfill.pace import Pace
@@ -43,6 +43,9 @@ BEDS: Final = 4
 DATABASE_ERRORS: Final = (OperationalError, InterfaceError, PoolTimeoutError)
 """The database is away: no collection's trouble, and nowhere to note one."""
 
+Told: TypeAlias = Mapping[UUID, float]
+"""Which readings have more to do soon, and in how many seconds."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -65,40 +68,37 @@ class Reader:
     is_crowded: Callable[[], bool] = lambda: False
     """Whether what is not done is left to the sweep, however soon it is due."""
 
-    def read(self, progress_ids: Sequence[UUID]) -> Mapping[UUID, float]:
-        """Read what can be read in one slice; says which have more to do, and in how many seconds."""
+    def read(self, progress_ids: Sequence[UUID]) -> Told:
+        """Read what can be read in one slice; says who is to be told to go on."""
         over_at = time.monotonic() + self.slice_s
         unfinished = dict[UUID, float]()
         for progress_id in progress_ids:
             is_over = self.stopping.is_set() or time.monotonic() > over_at
-            later_s = self._put_off() if is_over else self._try_to_read(progress_id, over_at)
-            if later_s is not None:
-                unfinished[progress_id] = later_s
+            unfinished |= self._put_off(progress_id) if is_over else self._try_to_read(progress_id, over_at)
         return unfinished
 
-    def _put_off(self) -> float | None:
-        """When to begin with one that there was no time for."""
-        return None if self.is_crowded() else 0.0
+    def _put_off(self, progress_id: UUID) -> Told:
+        """One that there was no time for."""
+        return {} if self.is_crowded() else {progress_id: 0.0}
 
-    def _try_to_read(self, progress_id: UUID, over_at: float) -> float | None:
-        """When to go on, if that is soon. A reading that cannot be taken or given back costs no other one."""
+    def _try_to_read(self, progress_id: UUID, over_at: float) -> Told:
+        """A reading that cannot be taken or given back costs no other one."""
         try:
             return self._read_one(progress_id, over_at)
         except Exception as exc:  # noqa: BLE001  # its lease runs out
             about = {"progress_id": str(progress_id), "error": type(exc).__name__, "at": place_of(exc)}
             log.error("reading.dropped", **about)  # noqa: TRY400  # the words may quote a secret
-            return None
+            return {}
 
-    def _read_one(self, progress_id: UUID, over_at: float) -> float | None:
-        """When to go on, if that is soon."""
+    def _read_one(self, progress_id: UUID, over_at: float) -> Told:
         taken = retrying(self.database, lambda session: claim(session, progress_id, utc_now()))
         if taken is None:
-            return None
+            return {}
         about = {"sync_id": str(taken.sync_id), "collection_id": taken.collection_id}
         with structlog.contextvars.bound_contextvars(**about), self.leases.holding(taken.fences):
             return self._read_pages(taken, over_at)
 
-    def _read_pages(self, taken: Claim, over_at: float) -> float | None:
+    def _read_pages(self, taken: Claim, over_at: float) -> Told:
         going: Claim | None = taken
         may_renew = True
         try:
@@ -119,7 +119,7 @@ class Reader:
                     self.leases.hold(taken.fences)
                     if (ahead_s := access.allowance.rest_s) > 0:
                         self._rest_ahead(taken, ahead_s)
-                        return None
+                        return {}
                     if going is not None and (rest := self._rest(going, over_at)) > 0:
                         return self._give_back(going, rest)
         except FetchError as exc:
@@ -131,7 +131,7 @@ class Reader:
             raise
         except Exception as exc:  # noqa: BLE001  # a mistake of ours, met by this very page
             self._fail(taken, mistaken(taken, exc))
-        return None
+        return {}
 
     def _steps(self, taken: Claim) -> Steps:
         provider = self.catalogue[taken.provider].bound(taken.credential.kind, taken.credential.properties)
@@ -188,16 +188,26 @@ class Reader:
 
         retrying(self.database, work)
 
-    def _give_back(self, taken: Claim, later_s: float, soon_s: float = SOON_S) -> float | None:
-        """Make the reading due again, and say when, if that is so soon that someone should be told."""
+    def _give_back(self, taken: Claim, later_s: float, soon_s: float = SOON_S) -> Told:
+        """Make the reading due again; whoever of its sync has had to wait for that goes before it."""
         is_soon = later_s <= soon_s and not self.is_crowded()
 
-        def work(session: Session) -> None:
-            if (held := hold(session, taken)) is not None:
-                release(held, utc_now() + timedelta(seconds=later_s), hinted=is_soon)
+        def work(session: Session) -> Told:
+            held, now = hold(session, taken), utc_now()
+            if held is None:
+                return {}
+            waiting = next_in_line(session, held, now)
+            again_s = max(later_s, TURN_AWAY.total_seconds()) if waiting else later_s
+            release(held, now + timedelta(seconds=again_s), hinted=is_soon)
+            if not is_soon:
+                return {}
+            return (
+                {taken.progress_id: again_s}
+                if waiting is None
+                else {waiting: 0.0, taken.progress_id: again_s}
+            )
 
-        retrying(self.database, work)
-        return later_s if is_soon else None
+        return retrying(self.database, work)
 
 
 def mistaken(taken: Claim, error: Exception) -> Failure:

@@ -14,7 +14,8 @@ import pytest
 from sqlmodel import case, col, select, update
 
 from engine.backfill import outcome
-from engine.backfill.claim import claim, renew
+from engine.backfill.claim import TURN_AWAY, claim, renew
+from engine.backfill.deaths import TOLERATED
 from engine.backfill.reader import Reader
 from engine.hints import READ
 from engine.purge import erase_removed
@@ -168,7 +169,7 @@ def test_unchanged_records_are_not_appended_again(
 def test_a_deadly_page_does_not_take_every_worker(
     api: httpx.Client, database: Database, reader: Reader, upstream: Any, start: Any
 ) -> None:
-    """After three deaths in a row its reading rests, ever longer, and the health tells; a page ends that."""
+    """After five deaths in a row its reading rests, ever longer, and the health tells; a page ends that."""
 
     def kill(_request: httpx.Request) -> httpx.Response:
         raise KilledError
@@ -189,7 +190,7 @@ def test_a_deadly_page_does_not_take_every_worker(
     upstream.fill(CUSTOMERS, 1)
     path, ids = start()
     upstream.interfere = kill
-    for _ in range(3):
+    for _ in range(TOLERATED + 1):
         die()
     first = rests_s()
     health = api.get(path).json()["health"]
@@ -463,6 +464,26 @@ def test_max_concurrent_requests(database: Database, reader: Reader, upstream: A
 
     assert first is not None
     assert second is None
+
+
+def test_few_requests_at_once_are_shared_by_turns(
+    database: Database, reader: Reader, upstream: Any, start: Any
+) -> None:
+    """Whoever waits for the reading that had the only place goes on before that one does."""
+    upstream.fill(CUSTOMERS, 300)
+    upstream.fill(INVOICES, 100)
+    limit = {"allowed_requests": 9, "interval": 1, "max_concurrent_requests": 1}
+    path, (first, second) = start("stripe:customer", "stripe:invoice", rate_limit=limit)
+
+    def slice_is_over(_request: httpx.Request) -> None:
+        assert dict(reader.read([second])) == {}  # turned away
+        reader.stopping.set()
+
+    upstream.interfere = slice_is_over
+    told = list(reader.read([first]).items())
+
+    assert len(records(database, path)) == 100
+    assert told == [(second, 0.0), (first, TURN_AWAY.total_seconds())]
 
 
 def test_disabled_stops_and_resumes(

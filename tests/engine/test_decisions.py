@@ -118,7 +118,7 @@ def test_waits_are_bounded_and_jittered() -> None:
 
 def test_deaths_cost_ever_longer_rests() -> None:
     """What may be chance costs nothing; nothing rests for more than a quarter of an hour."""
-    assert [rest_s(deaths) for deaths in range(1, 7)] == [0, 0, 10, 20, 40, 80]
+    assert [rest_s(deaths) for deaths in range(1, 9)] == [0, 0, 0, 0, 10, 20, 40, 80]
     assert rest_s(10_000) == 900
 
 
