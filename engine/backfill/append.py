@@ -85,7 +85,7 @@ def append(
     _insert(session, target, new, first, now)
     _update(session, target, changed, first + len(new), now)
     unchanged = [(before, each) for before, each in met if before.equals(each.record)]
-    for as_of, group in groupby(unchanged, key=lambda pair: pair[1].as_of):
+    for as_of, group in groupby(unchanged, key=lambda pair: max(pair[0].as_of, pair[1].as_of)):
         mark(session, target, [before.record_id for before, _ in group], as_of)
     return len(new) + len(changed)
 

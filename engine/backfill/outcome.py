@@ -10,7 +10,9 @@ from engine.backfill.append import Target
 from engine.backfill.claim import LEASE, Claim, Held, hold, moved, release
 from engine.backfill.store import Stored, cutoff_of, store
 from engine.backfill.verdict import Failure, wait_s
+from engine.changes.doubt import have_asked
 from engine.health import HealthStatus, Trouble, TroubleCode, since
+from engine.providers.catalogue import Provider
 from engine.providers.records import Page, ends_at
 from engine.syncs import begin_pass, settle
 from engine.tables import ALL_COLLECTIONS, Credential, Progress, ReadingKind, SyncStatus
@@ -19,7 +21,7 @@ DRAW: Final = random.SystemRandom()
 
 
 def record_page(
-    session: Session, claim: Claim, page: Page, now: datetime, *, asked_at: datetime
+    session: Session, claim: Claim, page: Page, now: datetime, *, asked_at: datetime, provider: Provider
 ) -> Claim | None:
     """Store records and cursor together, so that a crash repeats this page at most; says how to go on."""
     held = hold(session, claim)
@@ -29,6 +31,7 @@ def record_page(
     stored = store(
         session, target_of(held, progress), page.records, asked_at=asked_at, cutoff=cutoff, now=now
     )
+    have_asked(session, held.sync, provider, claim.collection_id, stored.in_doubt, now)
     _count(progress, page, stored)
     if page.refusal is not None:
         _note_skipped(held, claim, Failure(TroubleCode.COLLECTION_FAILED, page.refusal), now)

@@ -16,6 +16,7 @@ from engine.backfill.append import SKEW, Arrival, Target, append, find_known, ma
 from engine.backfill.claim import Claim, hold
 from engine.backfill.outcome import go_on, target_of
 from engine.backfill.store import cutoff_of
+from engine.changes.doubt import have_asked
 from engine.changes.rhythm import Rhythm
 from engine.providers.catalogue import Provider
 from engine.providers.records import gone
@@ -55,7 +56,7 @@ def find_unmet(database: Database, claim: Claim, provider: Provider, now: dateti
     unmet = [
         upstream_id
         for upstream_id, pass_id, as_of, created_at in rows
-        if is_unmet(claim, pass_id, as_of) and not (cutoff and created_at and created_at < cutoff)
+        if may_be_unmet(claim, pass_id, as_of) and not (cutoff and created_at and created_at < cutoff)
     ]
     return Unmet(unmet, rows[-1][0] if len(rows) == COMPARED_AT_ONCE else None)
 
@@ -74,11 +75,14 @@ def retire(
     if held is None:
         return None
     target, look_twice = target_of(held, held.progress), provider.shifts(claim.collection_id)
-    known = {
+    alive = {
         upstream_id: each
         for upstream_id, each in find_known(session, target, unmet.upstream_ids).items()
-        if not each.deleted and is_unmet(claim, each.pass_id, each.as_of)
+        if not each.deleted and may_be_unmet(claim, each.pass_id, each.as_of)
     }
+    known = {name: each for name, each in alive.items() if is_unmet(claim, each.pass_id, each.as_of)}
+    in_doubt = {name: each.as_of for name, each in alive.items() if name not in known}
+    have_asked(session, held.sync, provider, claim.collection_id, in_doubt, now)
     missing = [
         Arrival(gone(upstream_id), claim.started_at)
         for upstream_id, each in known.items()
@@ -113,3 +117,8 @@ def _is_any_missed(session: Session, target: Target) -> bool:
 def is_unmet(claim: Claim, pass_id: UUID, as_of: datetime) -> bool:
     """Whether a pass has not met a record, and nobody else saw it since the pass began."""
     return pass_id != claim.pass_id and as_of < claim.started_at - SKEW
+
+
+def may_be_unmet(claim: Claim, pass_id: UUID, as_of: datetime) -> bool:
+    """The same, or perhaps it was seen just before the pass began."""
+    return pass_id != claim.pass_id and as_of < claim.started_at + SKEW

@@ -52,8 +52,8 @@ class Steps:
         match self.provider.changes_of(taken.collection_id):
             case UpdatedSince() as changes:
                 return self._changed(taken, access, changes, asked_at)
-            case EventFeed() as feed if asks := Position.of(taken.position).asks:
-                return self._object(taken, access, feed, asks[0], asked_at)
+            case EventFeed() as feed if ask := Position.of(taken.position).next_ask:
+                return self._object(taken, access, feed, ask, asked_at)
             case EventFeed() as feed:
                 return self._events(taken, access, feed, asked_at)
             case None:
@@ -70,7 +70,11 @@ class Steps:
 
     def _page(self, taken: Claim, access: Access, asked_at: datetime) -> Claim | None:
         page = self._read(taken, self.provider, access)
-        return self._write(lambda session: record_page(session, taken, page, utc_now(), asked_at=asked_at))
+        return self._write(
+            lambda session: record_page(
+                session, taken, page, utc_now(), asked_at=asked_at, provider=self.provider
+            )
+        )
 
     def _changed(
         self, taken: Claim, access: Access, changes: UpdatedSince, asked_at: datetime

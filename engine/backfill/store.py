@@ -1,7 +1,7 @@
 """Stores a page of a collection: what is young enough, unless somebody wrote it while it was under way."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlmodel import Session
@@ -17,6 +17,8 @@ class Stored:
     fresh: int
     too_old: int
     appended: int
+    in_doubt: Mapping[str, datetime] = field(default_factory=dict)
+    """What somebody wrote differently while the page was under way, and as of when."""
 
 
 def store(
@@ -42,12 +44,22 @@ def store(
     overtaken = [each for each in known.values() if _is_overtaken(each, asked_at)]
     mark(session, target, [each.record_id for each in overtaken])
     fresh = len(young) + sum(each.pass_id != target.pass_id for each in known.values())
-    return Stored(fresh, len(new) - len(young), appended)
+    in_doubt = {
+        record.upstream_id: known[record.upstream_id].as_of
+        for record in records
+        if record.upstream_id in known and is_in_doubt(known[record.upstream_id], record, asked_at)
+    }
+    return Stored(fresh, len(new) - len(young), appended, in_doubt)
 
 
 def cutoff_of(max_age_days: int | None, now: datetime) -> datetime | None:
     """What was last touched before this does not belong in the stream."""
     return now - timedelta(days=max_age_days) if max_age_days else None
+
+
+def is_in_doubt(known: Known, record: UpstreamRecord, asked_at: datetime) -> bool:
+    """Whether two answers that may have crossed differ."""
+    return _is_overtaken(known, asked_at) and not known.equals(record)
 
 
 def _is_overtaken(known: Known, asked_at: datetime) -> bool:

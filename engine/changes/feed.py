@@ -96,15 +96,17 @@ def newest_of_each(touches: Iterable[Touch]) -> Sequence[Touch]:
     return list(newest.values())
 
 
-def judge_touch(touch: Touch, known: Known | None) -> Verdict:
-    """Whether the event's object is newer than what the stream holds."""
+def judge_touch(touch: Touch, known: Known | None, passed_at: datetime | None = None) -> Verdict:
+    """Whether the event's object is newer than what the stream holds, or than a pass that did not meet it."""
+    as_of = passed_at if known is None else known.as_of
     if known is not None and known.as_of > touch.at + SKEW:
         return Verdict.PASS_OVER
     if touch.is_contested:
         return Verdict.ASK
-    if known is None or touch.at > known.as_of + SKEW:
+    if as_of is None or touch.at > as_of + SKEW:
         return Verdict.APPEND
-    return Verdict.PASS_OVER if known.equals(touch.record) else Verdict.ASK
+    is_as_it_was = touch.record.deleted if known is None else known.equals(touch.record)
+    return Verdict.PASS_OVER if is_as_it_was else Verdict.ASK
 
 
 def _touches(

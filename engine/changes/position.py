@@ -1,5 +1,6 @@
 """How far the changes have been seen: a moment, not a cursor, so that nothing upstream can invalidate it."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, Self
 
@@ -52,8 +53,17 @@ class Position(BaseModel):
             update={"newest": furthest, "began_at": began_at, "requests": self.requests + 1}
         )
 
-    def with_asks(self, asks: tuple[Ask, ...]) -> Self:
-        return self.model_copy(update={"asks": asks})
+    @property
+    def next_ask(self) -> Ask | None:
+        """What to ask for now: a walk begins with a page, since its end will say what has been seen."""
+        return self.asks[0] if self.asks and self.began_at else None
+
+    def asking_also(self, asks: Iterable[Ask]) -> Self:
+        return self.model_copy(update={"asks": tuple(dict.fromkeys((*self.asks, *asks)))})
+
+    def without(self, ask: Ask) -> Self:
+        """No longer in doubt about an object, whatever it was that touched it."""
+        return self.model_copy(update={"asks": tuple(each for each in self.asks if each[:2] != ask[:2])})
 
     def after_sweep(self) -> Self:
         """What is gone was read to the end by a walk that is ending."""

@@ -9,14 +9,14 @@ from sqlmodel import Session
 from engine.backfill.append import Arrival, Target, append, find_known
 from engine.backfill.claim import Claim, Held, hold, release
 from engine.backfill.outcome import go_on, succeed, target_of
-from engine.backfill.store import cutoff_of, store
+from engine.backfill.store import cutoff_of, is_in_doubt, store
 from engine.changes.feed import EventPage, Touch, Verdict, judge_touch
 from engine.changes.look import is_sweep
 from engine.changes.position import Ask, Position
 from engine.changes.rhythm import Rhythm, has_gap, look_rest_s
 from engine.providers.paging import Cursor
 from engine.providers.records import Page, UpstreamRecord, is_older
-from engine.syncs import passes_of, progress_of, read_again
+from engine.syncs import is_over, passes_of, progress_of, read_again
 from engine.tables import Progress, ReadingKind
 
 
@@ -34,7 +34,7 @@ def record_changed(
         appended = stored.appended
     times = [record.updated_at or record.created_at for record in page.records]
     newest = max((each for each in times if each), default=None)
-    _move(held.progress, newest, page.following, (), appended, now, asked_at)
+    _move(held.progress, newest, page.following, appended, now, asked_at)
     if is_sweep(claim.cursor) and page.following is None:
         held.progress.position = Position.of(held.progress.position).after_sweep().stored()
     succeed(session, claim, held, now)
@@ -64,7 +64,8 @@ def record_events(
         count, doubtful = _believe(session, held, targets[collection_id], touches, now)
         appended += count
         asks += doubtful
-    _move(held.progress, page.newest, page.following, tuple(asks), appended, now, asked_at)
+    _move(held.progress, page.newest, page.following, appended, now, asked_at)
+    held.progress.position = Position.of(held.progress.position).asking_also(asks).stored()
     succeed(session, claim, held, now)
     return _next(session, claim, held, now, rhythm)
 
@@ -79,7 +80,7 @@ def record_object(
     asked_at: datetime,
     rhythm: Rhythm,
 ) -> Claim | None:
-    """Store an object that was asked for, as it is now."""
+    """Store an object that was asked for, as it is now, unless a pass has written it meanwhile: ask again."""
     held = hold(session, claim)
     if held is None:
         return None
@@ -87,11 +88,12 @@ def record_object(
     if (target := _targets(session, held).get(ask.collection_id)) is not None:
         known = find_known(session, target, [found.upstream_id])
         cutoff = cutoff_of(held.sync.max_age_days, now)
+        if any(is_in_doubt(each, found, asked_at) for each in known.values()):
+            return go_on(claim, held, now)
         if known or cutoff is None or not is_older(found, cutoff):
             appended = append(session, target, [Arrival(found, asked_at)], known, now)
-    position = Position.of(held.progress.position)
-    rest = tuple(each for each in position.asks if each[:2] != ask[:2])
-    _move(held.progress, None, held.progress.cursor, rest, appended, now, asked_at)
+    _move(held.progress, None, held.progress.cursor, appended, now, asked_at)
+    held.progress.position = Position.of(held.progress.position).without(ask).stored()
     succeed(session, claim, held, now)
     return _next(session, claim, held, now, rhythm)
 
@@ -106,9 +108,7 @@ def give_up_asking(
     for each in passes_of(session, held.sync.id):
         if each.collection_id == ask.collection_id and each.due_at is not None:
             each.due_at = min(each.due_at, now)
-    position = Position.of(held.progress.position)
-    rest = tuple(each for each in position.asks if each[:2] != ask[:2])
-    held.progress.position = position.with_asks(rest).stored()
+    held.progress.position = Position.of(held.progress.position).without(ask).stored()
     return _next(session, claim, held, now, rhythm)
 
 
@@ -119,7 +119,8 @@ def _believe(
     cutoff = cutoff_of(held.sync.max_age_days, now)
     young = [touch for touch in touches if cutoff is None or not is_older(touch.record, cutoff)]
     known = find_known(session, target, [touch.record.upstream_id for touch in young])
-    judged = [(touch, judge_touch(touch, known.get(touch.record.upstream_id))) for touch in young]
+    passed_at = _passed_at(session, held, target.collection_id)
+    judged = [(each, judge_touch(each, known.get(each.record.upstream_id), passed_at)) for each in young]
     arrivals = [Arrival(touch.record, touch.at) for touch, verdict in judged if verdict is Verdict.APPEND]
     asks = [
         Ask(target.collection_id, touch.record.upstream_id, touch.at)
@@ -127,6 +128,14 @@ def _believe(
         if verdict is Verdict.ASK
     ]
     return append(session, target, arrivals, known, now), asks
+
+
+def _passed_at(session: Session, held: Held, collection_id: str) -> datetime | None:
+    """When the last pass began that would have met what is not known."""
+    passes = passes_of(session, held.sync.id)
+    return next(
+        (each.started_at for each in passes if each.collection_id == collection_id and is_over(each)), None
+    )
 
 
 def _targets(session: Session, held: Held) -> dict[str, Target]:
@@ -141,14 +150,12 @@ def _move(
     progress: Progress,
     newest: datetime | None,
     following: Cursor | None,
-    asks: tuple[Ask, ...],
     appended: int,
     now: datetime,
     asked_at: datetime,
 ) -> None:
     progress.cursor = following
-    position = Position.of(progress.position).having_seen(newest, asked_at).with_asks(asks)
-    progress.position = position.stored()
+    progress.position = Position.of(progress.position).having_seen(newest, asked_at).stored()
     progress.pages_read += 1
     progress.records_read += appended
     if appended:

@@ -33,6 +33,7 @@ from engine.tokens import issue
 from foundation.database import Database
 from foundation.vault import generate_key
 from tests.engine.provider_cases import FAST, Case
+from tests.engine.watching import Account, Watched
 
 PROVIDER_URL = "http://provider.test"
 TLS = ssl.create_default_context()
@@ -350,3 +351,21 @@ def start(api: httpx.Client, hints: Any, stream: str, upstream: Any) -> Callable
         return f"/v1/syncs/{answer.json()['id']}", hints.of(READ)[-len(body["collection_ids"]) :]
 
     return start
+
+
+@pytest.fixture
+def account(upstream: Any) -> Account:
+    return Account(upstream)
+
+
+@pytest.fixture
+def watch(
+    api: httpx.Client, database: Database, reader: Reader, sync_body: dict[str, Any], account: Account
+) -> Callable[..., Watched]:
+    def watch(*collection_ids: str, **more: Any) -> Watched:
+        body = sync_body | {"collection_ids": list(collection_ids or ["stripe:customer"]), "rate_limit": None}
+        watched = Watched(api, database, reader, body | more)
+        watched.backfill()
+        return watched
+
+    return watch

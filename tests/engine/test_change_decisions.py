@@ -9,7 +9,7 @@ import pytest
 
 from engine.backfill.append import SKEW, Known
 from engine.changes.feed import Touch, Verdict, judge_touch, newest_of_each
-from engine.changes.position import MARGIN, Position
+from engine.changes.position import MARGIN, Ask, Position
 from engine.changes.rhythm import ON_THE_CLOCK, Rhythm, has_gap, look_rest_s, rest_s
 from engine.providers.catalogue import RateLimit
 from engine.providers.changes import UpdatedSince, spell
@@ -99,6 +99,31 @@ def touch(at: datetime, *, digest: str = "new", deleted: bool = False, contested
 def test_whom_to_believe(said: Touch, held: Known | None, verdict: Verdict) -> None:
     """An event is believed when it must be newer than what is held; in doubt the object is asked for."""
     assert judge_touch(said, held) is verdict
+
+
+@pytest.mark.parametrize(
+    ("said", "passed_at", "verdict"),
+    [
+        (touch(NOW), NOW - SKEW - S, Verdict.APPEND),
+        (touch(NOW), NOW, Verdict.ASK),
+        (touch(NOW), NOW + timedelta(days=1), Verdict.ASK),
+        (touch(NOW, deleted=True), NOW - SKEW - S, Verdict.APPEND),
+        (touch(NOW, deleted=True), NOW, Verdict.PASS_OVER),
+    ],
+)
+def test_what_a_pass_did_not_meet(said: Touch, passed_at: datetime, verdict: Verdict) -> None:
+    """An event from before the last whole pass does not bring in what that pass found to be gone."""
+    assert judge_touch(said, None, passed_at) is verdict
+
+
+def test_asking_waits_for_a_page() -> None:
+    """Objects that a pass left in doubt are asked for within a walk: else its end would skip events."""
+    ask = Ask("stripe:customer", "cus_1", NOW)
+    idle = Position(since=NOW - timedelta(hours=4)).asking_also([ask, ask])
+
+    assert idle.next_ask is None
+    assert idle.having_seen(None, NOW).next_ask == ask
+    assert idle.having_seen(None, NOW).without(ask).asks == ()
 
 
 def test_the_order_of_events_does_not_matter() -> None:
