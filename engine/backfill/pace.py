@@ -27,13 +27,14 @@ LONG_AGO_S: Final = 1e9
 
 log = structlog.get_logger(__name__)
 
-# `places` holds the requests under way, by their reading's id, and those of the last interval, each with the
-# moment it was or will be over. `waiting` holds the moments at which others were told to come back: each was
-# told another one, so that not all of them come for the same place, and who comes in vain stays in line.
+# `places` holds the requests under way, by the claim of their reading, and those of the last interval, each
+# with the moment it was or will be over. `waiting` holds the moments at which readings were told to come
+# back: each was told another one, so that not all of them come for the same place, and who comes in vain
+# stays in line.
 TAKE: Final = """
-local places, waiting, reading, unique = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
-local allowed, interval, longest = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local earlier, late = tonumber(ARGV[6]), tonumber(ARGV[7])
+local places, waiting, reading, claim, unique = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
+local allowed, interval, longest = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local earlier, late = tonumber(ARGV[7]), tonumber(ARGV[8])
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local function at(seconds) return string.format('%.6f', seconds) end
@@ -41,7 +42,7 @@ local function keep(key) redis.call('PEXPIRE', key, math.ceil((longest + interva
 
 redis.call('ZREMRANGEBYSCORE', places, '-inf', at(now - interval))
 redis.call('ZREMRANGEBYSCORE', places, '(' .. at(now + longest), '+inf')
-if redis.call('ZREM', places, reading) == 1 then
+if redis.call('ZREM', places, claim) == 1 then
     redis.call('ZADD', places, at(now), unique)
 end
 if earlier < interval then
@@ -53,7 +54,7 @@ redis.call('ZREMRANGEBYSCORE', waiting, '-inf', at(now - late))
 
 local taken = redis.call('ZCARD', places)
 if taken < allowed then
-    redis.call('ZADD', places, at(now + longest), reading)
+    redis.call('ZADD', places, at(now + longest), claim)
     keep(places)
     return '0'
 end
@@ -67,9 +68,9 @@ keep(waiting)
 return at(wait)
 """
 ANSWERED: Final = """
-local places, reading, unique = KEYS[1], ARGV[1], ARGV[2]
+local places, claim, unique = KEYS[1], ARGV[1], ARGV[2]
 local time = redis.call('TIME')
-if redis.call('ZREM', places, reading) == 1 then
+if redis.call('ZREM', places, claim) == 1 then
     redis.call('ZADD', places, string.format('%.6f', time[1] + time[2] / 1000000), unique)
 end
 """
@@ -87,24 +88,36 @@ class Pace:
         return cls(Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=1.0))
 
     def wait_s(
-        self, sync_id: UUID, reading_id: UUID, rate_limit: RateLimit, *, earlier_s: float = LONG_AGO_S
+        self,
+        sync_id: UUID,
+        reading_id: UUID,
+        rate_limit: RateLimit,
+        *,
+        fence: int = 0,
+        earlier_s: float = LONG_AGO_S,
     ) -> float:
         """Zero, and the reading has a place for one request; or how long until one is likely to be free.
 
         `earlier_s` is how long ago somebody who takes no places last asked the provider on the sync's behalf.
-        A reading makes one request at a time: if it has a place already, then whoever took that has died.
+        A claim makes one request at a time: if it has a place already, then that request is over. An earlier
+        claim of the same reading, under another fence, may still have one under way.
         """
         interval_s = rate_limit.interval * SLACK
         numbers = (rate_limit.allowed_requests, interval_s, ABANDONED_AFTER_S, max(earlier_s, 0.0), LATE_S)
-        wait_s = float(self._take(keys=_keys(sync_id), args=[str(reading_id), str(new_id()), *numbers]))
+        who = (str(reading_id), _claim(reading_id, fence), str(new_id()))
+        wait_s = float(self._take(keys=_keys(sync_id), args=[*who, *numbers]))
         return max(wait_s, SHORTEST_WAIT_S) if wait_s else 0.0
 
-    def answered(self, sync_id: UUID, reading_id: UUID) -> None:
-        """The request is over, or given up. Unheard, that is known when the reading next takes a place."""
+    def answered(self, sync_id: UUID, reading_id: UUID, *, fence: int = 0) -> None:
+        """The request is over, or given up. Unheard, that is known when the claim next takes a place."""
         try:
-            self._answered(keys=_keys(sync_id)[:1], args=[str(reading_id), str(new_id())])
+            self._answered(keys=_keys(sync_id)[:1], args=[_claim(reading_id, fence), str(new_id())])
         except RedisError as exc:
             log.warning("pace.unavailable", error=type(exc).__name__)
+
+
+def _claim(reading_id: UUID, fence: int) -> str:
+    return f"{reading_id}:{fence}"
 
 
 def _keys(sync_id: UUID) -> tuple[str, str]:

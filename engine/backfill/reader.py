@@ -170,7 +170,8 @@ class Reader:
     def _ask_pace(self, taken: Claim) -> float:
         """Importing a credential asks the provider whose it is; that request has to count as well."""
         imported_s_ago = (utc_now() - taken.credential.updated_at).total_seconds()
-        return self.pace.wait_s(taken.sync_id, taken.progress_id, taken.rate_limit, earlier_s=imported_s_ago)
+        who = (taken.sync_id, taken.progress_id)
+        return self.pace.wait_s(*who, taken.rate_limit, fence=taken.fence, earlier_s=imported_s_ago)
 
     def _fail(self, taken: Claim, failure: Failure) -> None:
         log.warning("page.failed", code=failure.code, message=failure.message)

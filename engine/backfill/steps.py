@@ -157,7 +157,7 @@ class Steps:
         try:
             return get(self.client, self.provider, collection_id, access, wanted)
         finally:
-            self.pace.answered(taken.sync_id, taken.progress_id)
+            self.pace.answered(taken.sync_id, taken.progress_id, fence=taken.fence)
 
     def _write(self, work: Callable[[Session], Claim | None]) -> Claim | None:
         return retrying(self.database, work)

@@ -86,22 +86,34 @@ def test_readings_take_turns() -> None:
 
 
 def test_a_killed_workers_request_still_counts() -> None:
-    """It may have been sent: its place is free an interval after the reading goes on, or some time later."""
+    """It may have been sent, so its place is free an interval after it must be over, whoever goes on."""
     pace, limit = Pace(fakeredis.FakeRedis()), RateLimit(allowed_requests=1, interval=10)
     killed, other = uuid4(), uuid4()
 
     with time_machine.travel(BEGAN, tick=False) as clock:
-        pace.wait_s(SYNC, killed, limit)
+        pace.wait_s(SYNC, killed, limit, fence=1)
         clock.shift(5)
         assert pace.wait_s(SYNC, other, limit) == pytest.approx(10 * SLACK)
-        assert pace.wait_s(SYNC, killed, limit) > 0
-        clock.shift(10.1)
-        assert pace.wait_s(SYNC, killed, limit) == 0
+        assert pace.wait_s(SYNC, killed, limit, fence=2) > 0
 
-        clock.shift(ABANDONED_AFTER_S + 9)
+        clock.shift(ABANDONED_AFTER_S + 4)
         assert pace.wait_s(SYNC, other, limit) > 0
         clock.shift(1.1)
         assert pace.wait_s(SYNC, other, limit) == 0
+
+
+def test_a_late_answer_frees_its_own_place_only() -> None:
+    """A reading that was begun anew asks again while its old request is under way: each counts for itself."""
+    pace, limit = Pace(fakeredis.FakeRedis()), RateLimit(allowed_requests=2, interval=10)
+    reading = uuid4()
+
+    with time_machine.travel(BEGAN, tick=False) as clock:
+        assert pace.wait_s(SYNC, reading, limit, fence=1) == 0
+        assert pace.wait_s(SYNC, reading, limit, fence=2) == 0
+        pace.answered(SYNC, reading, fence=1)
+        clock.shift(10.1)
+
+        assert [pace.wait_s(SYNC, uuid4(), limit) == 0 for _ in range(2)] == [True, False]
 
 
 @pytest.mark.parametrize(("earlier_s", "granted"), [(3, 1), (-1, 1), (11, 2)])
