@@ -1,6 +1,8 @@
 """Asks a provider for a token: one POST, ending in tokens or a named failure."""
 
+import json
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -10,6 +12,7 @@ from pydantic import JsonValue
 
 from engine.backfill.fetch import REFUSALS, FetchError
 from engine.backfill.verdict import Failure, retry_after, unreachable
+from engine.bounds import read, within
 from engine.health import TroubleCode
 from engine.oauth_apps import OAuthClient
 from engine.providers.answer import UnreadableAnswerError
@@ -30,6 +33,7 @@ from engine.tables import JsonObject
 from foundation.database import utc_now
 
 TIMEOUT: Final = httpx.Timeout(3.0, connect=2.0)
+WHOLE_ANSWER_S: Final = 5.0
 MAX_ANSWER_BYTES: Final = 256 * 1024
 REFUSES_APP: Final = ("invalid_client", "unauthorized_client")
 GONE: Final = frozenset({403, 404, 410, 422})
@@ -104,35 +108,35 @@ class Issuer:
     def _post(self, asked: TokenRequest) -> JsonObject:
         title = self.provider.title
         try:
-            reply = self.client.post(
-                asked.url, data=dict(asked.form) or None, headers=asked.headers, timeout=TIMEOUT
+            request = self.client.build_request(
+                "POST", asked.url, data=dict(asked.form) or None, headers=asked.headers, timeout=TIMEOUT
             )
-        except httpx.HTTPError as exc:
+            with within(WHOLE_ANSWER_S), closing(self.client.send(request, stream=True)) as reply:
+                body = read(reply, MAX_ANSWER_BYTES)
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as exc:
             raise FetchError(unreachable(title, type(exc).__name__)) from None
         if not reply.is_success:
-            raise self._refused(reply)
-        if len(reply.content) > MAX_ANSWER_BYTES:
-            raise FetchError(unreachable(title, "the answer is too large"))
+            raise self._refused(reply, body.decode(errors="replace"))
         try:
-            answer = reply.json()
-        except ValueError:
+            answer = json.loads(body)
+        except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
             raise FetchError(unreachable(title, "not a JSON object"))
         return answer
 
-    def _refused(self, reply: httpx.Response) -> FetchError:
+    def _refused(self, reply: httpx.Response, body: str) -> FetchError:
         """Whose trouble it is; what the answer says is looked at and never quoted."""
         title, status = self.provider.title, reply.status_code
         match self.grant:
             case Installation():
                 is_gone, is_app = status in GONE, status == httpx.codes.UNAUTHORIZED
             case ClientCredentials(refusals=refusals):
-                is_gone = status in REFUSALS or any(each in reply.text for each in refusals)
+                is_gone = status in REFUSALS or any(each in body for each in refusals)
                 is_app = False
             case Refresh(refusals=refusals):
-                is_gone = any(each in reply.text for each in refusals)
-                is_app = any(each in reply.text for each in REFUSES_APP)
+                is_gone = any(each in body for each in refusals)
+                is_app = any(each in body for each in REFUSES_APP)
         if is_gone and status < httpx.codes.INTERNAL_SERVER_ERROR:
             message = f"{title} gives this credential no more tokens ({status}): import it again"
             return FetchError(Failure(TroubleCode.CREDENTIAL_REJECTED, message), status)

@@ -1,8 +1,8 @@
 """One request to a provider: bounded in time and size, ending in an answer or a named failure."""
 
 import json
-import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -10,6 +10,7 @@ import httpx
 from pydantic import JsonValue
 
 from engine.backfill.verdict import Failure, judge, retry_after, unreachable
+from engine.bounds import bounded, read, within
 from engine.health import TroubleCode
 from engine.providers.answer import Answer, StrayLinkError, UnreadableAnswerError
 from engine.providers.auth import is_carriable
@@ -26,7 +27,6 @@ MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 MAX_REFUSAL_BYTES: Final = 64 * 1024
 REFUSALS: Final = frozenset({401, 403})
 
-Clock = Callable[[], float]
 Understood = TypeVar("Understood")
 
 
@@ -65,7 +65,7 @@ class Access:
 def new_client(connections: int, transport: httpx.BaseTransport | None = None) -> httpx.Client:
     """One per process; redirects are not followed, they would carry the token elsewhere."""
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-    return httpx.Client(transport=transport, timeout=TIMEOUT, limits=limits, follow_redirects=False)
+    return bounded(httpx.Client(transport=transport, timeout=TIMEOUT, limits=limits, follow_redirects=False))
 
 
 def understood(provider: Provider, read: Callable[[], Understood]) -> Understood:
@@ -84,24 +84,20 @@ def get(
     collection_id: str,
     access: Access,
     wanted: Request,
-    clock: Clock = time.monotonic,
+    within_s: float = WHOLE_ANSWER_S,
 ) -> Answer:
     """The answer to one request about a collection; raises `FetchError` for everything else."""
     asked = _asking(client, provider, collection_id, access, wanted)
-    give_up_at = clock() + WHOLE_ANSWER_S
     try:
-        reply = client.send(asked, stream=True)
-        try:
+        with within(within_s), closing(client.send(asked, stream=True)) as reply:
             access.allowance.rest_s = rest_ahead_s(provider.throttle, reply.headers, utc_now())
             if reply.is_success:
-                payload = _parse(_read(reply, MAX_ANSWER_BYTES, give_up_at, clock))
+                payload = _parse(read(reply, MAX_ANSWER_BYTES))
                 status = provider.faults.status_of(payload) if provider.faults else None
             elif reply.status_code in wanted.missing:
                 status = reply.status_code
             else:
-                raise _refused(provider, collection_id, reply, give_up_at, clock)
-        finally:
-            reply.close()
+                raise _refused(provider, collection_id, reply)
         if status in wanted.missing:
             return Answer(None, str(asked.url), is_missing=True)
         if status is not None:
@@ -135,13 +131,11 @@ def _asking(
         raise FetchError(Failure(TroubleCode.COLLECTION_FAILED, message)) from None
 
 
-def _refused(
-    provider: Provider, collection_id: str, reply: httpx.Response, give_up_at: float, clock: Clock
-) -> FetchError:
+def _refused(provider: Provider, collection_id: str, reply: httpx.Response) -> FetchError:
     """What an unsuccessful answer means; its body is read where the provider says more there."""
     status, body = reply.status_code, ""
     if provider.faults or (provider.throttle.codes and status in provider.throttle.statuses):
-        body = _read(reply, MAX_REFUSAL_BYTES, give_up_at, clock).decode(errors="replace")
+        body = read(reply, MAX_REFUSAL_BYTES).decode(errors="replace")
     told = provider.faults.status_in(body) if provider.faults else None
     return _judged(provider, collection_id, told or status, reply.headers, body)
 
@@ -160,17 +154,6 @@ def _judged(
         message = f"{provider.title} does not let this credential list {collection_id} (403)"
         return FetchError(Failure(TroubleCode.COLLECTION_FAILED, message), status)
     return FetchError(judge(provider.title, collection_id, status, headers, now), status)
-
-
-def _read(reply: httpx.Response, limit: int, give_up_at: float, clock: Clock) -> bytes:
-    body = bytearray()
-    for chunk in reply.iter_bytes():
-        body += chunk
-        if len(body) > limit:
-            raise httpx.ReadError("the answer is too large")
-        if clock() > give_up_at:
-            raise httpx.ReadTimeout("the answer takes too long")
-    return bytes(body)
 
 
 def _parse(body: bytes) -> JsonValue:

@@ -9,6 +9,7 @@ import httpx
 import structlog
 from pydantic import JsonValue
 
+from engine.bounds import aread
 from engine.oauth_apps import OAuthClient
 from engine.providers.connect import Connect, Inputs, token_form, token_url
 from engine.providers.issue import client_header
@@ -74,12 +75,7 @@ class Exchange:
     async def _send(self, request: httpx.Request) -> tuple[int, bytes]:
         answer = await self._client.send(request, stream=True)
         try:
-            body = bytearray()
-            async for chunk in answer.aiter_bytes():
-                body += chunk
-                if len(body) > MAX_ANSWER_BYTES:
-                    raise httpx.ReadError("the answer is too large")
-            return answer.status_code, bytes(body)
+            return answer.status_code, await aread(answer, MAX_ANSWER_BYTES)
         finally:
             await answer.aclose()
 

@@ -1,12 +1,15 @@
 """Whose credential is this? Asks the provider, briefly; it may well not say."""
 
 import asyncio
+import json
+from contextlib import aclosing
 from typing import Final
 
 import httpx
 import structlog
 from pydantic import JsonValue
 
+from engine.bounds import aread
 from engine.credentials import GivenCredential
 from engine.providers.auth import Basic, Static, settled
 from engine.providers.catalogue import Provider
@@ -15,6 +18,7 @@ from engine.tables.base import JsonMapping
 
 TIMEOUT_S: Final = 3.0
 AT_ONCE: Final = 20
+MAX_ANSWER_BYTES: Final = 256 * 1024
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +54,7 @@ class Accounts:
         try:
             async with asyncio.timeout(TIMEOUT_S), self._places:
                 return await self._ask(bound, provider.root(properties), token)
-        except (httpx.HTTPError, TimeoutError, ValueError) as exc:
+        except (httpx.HTTPError, TimeoutError, ValueError, RecursionError) as exc:
             log.warning("account.not_told", provider=provider.name, error=type(exc).__name__)
             return None
 
@@ -63,7 +67,9 @@ class Accounts:
             return None
         url = base_url + provider.prefix + identity.path
         method = "GET" if identity.body is None else "POST"
-        answer = await self._client.request(method, url, json=identity.body, headers=provider.carrying(token))
-        answer.raise_for_status()
-        told: JsonValue = answer.json()
+        headers = provider.carrying(token)
+        request = self._client.build_request(method, url, json=identity.body, headers=headers)
+        async with aclosing(await self._client.send(request, stream=True)) as answer:
+            answer.raise_for_status()
+            told: JsonValue = json.loads(await aread(answer, MAX_ANSWER_BYTES))
         return told
