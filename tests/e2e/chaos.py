@@ -207,7 +207,8 @@ class World:
         seen = list(histories.read_lines(self._seen))
         faults = histories.faults_in(map(histories.version_of, seen))
         faults += [f"consumer: {each}" for each in histories.differences(histories.latest(seen), customers)]
-        anew = self._read_anew()
+        [stream] = self.engine.http.get("/streams").json()["data"]
+        anew = self.engine.read_anew(stream["id"])
         faults += [f"stream: {each}" for each in histories.differences(histories.latest(anew), customers)]
         indices = [record["updated_idx"] for record in anew]
         if indices != sorted(set(indices)):
@@ -219,17 +220,6 @@ class World:
         if any(len(moments) != 1 for moments in self._completed.values()):
             faults.append(f"completion was told anew: {self._completed}")
         return faults
-
-    def _read_anew(self) -> list[histories.Record]:
-        """The whole stream, as a new consumer gets it."""
-        [stream] = self.engine.http.get("/streams").json()["data"]
-        at = f"/http-consumers/{self._post('/http-consumers', {'stream_id': stream['id']})}"
-        records: list[histories.Record] = []
-        while batch := self.engine.http.get(f"{at}/next", params={"batch_size": 1000}).json()["data"]:
-            records += (message["record"] for message in batch)
-            tokens = [message["ack_token"] for message in batch]
-            self.engine.http.post(f"{at}/ack", json={"ack_tokens": tokens}).raise_for_status()
-        return records
 
     def _crowds(self, arrivals: Mapping[str, list[float]]) -> list[str]:
         """Where more requests arrived within an interval than a sync was allowed."""

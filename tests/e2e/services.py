@@ -63,6 +63,17 @@ class Engine:
         self.machine.wait_for_port(self.port, "the engine")
         return self
 
+    def read_anew(self, stream_id: str) -> list[dict[str, Any]]:
+        """The records of a stream, as a new consumer gets them."""
+        created = self.http.post("/http-consumers", json={"stream_id": stream_id}).raise_for_status()
+        at = f"/http-consumers/{created.json()['id']}"
+        records: list[dict[str, Any]] = []
+        while batch := self.http.get(f"{at}/next", params={"batch_size": 1000}).json()["data"]:
+            records += (message["record"] for message in batch)
+            tokens = [message["ack_token"] for message in batch]
+            self.http.post(f"{at}/ack", json={"ack_tokens": tokens}).raise_for_status()
+        return records
+
 
 class Gangway:
     """The worker's processes on one database and one broker, driving one Management API."""
