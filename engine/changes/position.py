@@ -6,10 +6,14 @@ from typing import Final, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from engine.providers.paging import Cursor
 from engine.tables import JsonObject
 
 MARGIN: Final = timedelta(minutes=1)
 """How late a change may show up, its clock's difference from ours included, when a position is ours."""
+
+LONGEST_WALK: Final = 100_000
+"""Pages. A whole pass is shorter than a longer one."""
 
 
 class Ask(NamedTuple):
@@ -31,6 +35,9 @@ class Position(BaseModel):
     newest: datetime | None = None
     began_at: datetime | None = None
     requests: int = 0
+    pages: int = 0
+    anchor: Cursor | None = None
+    """A cursor that the walk has been at; which one, changes ever more rarely."""
     asks: tuple[Ask, ...] = Field(default=())
     """Read one by one before the walk goes on."""
 
@@ -58,6 +65,18 @@ class Position(BaseModel):
         """What to ask for now: a walk begins with a page, since its end will say what has been seen."""
         return self.asks[0] if self.asks and self.began_at else None
 
+    def is_circling(self, cursor: Cursor | None, following: Cursor | None) -> bool:
+        """Whether the walk comes back to where it has been, sooner or later (Brent), or will not end."""
+        if cursor is None or following is None:
+            return False
+        return following in (cursor, self.anchor) or self.pages >= LONGEST_WALK
+
+    def walked(self, cursor: Cursor | None, following: Cursor | None) -> Self:
+        """One page further; no cursor began the walk."""
+        pages = 1 if cursor is None else self.pages + 1
+        is_milestone = pages & (pages - 1) == 0
+        return self.model_copy(update={"pages": pages, "anchor": following if is_milestone else self.anchor})
+
     def asking_also(self, asks: Iterable[Ask]) -> Self:
         return self.model_copy(update={"asks": tuple(dict.fromkeys((*self.asks, *asks)))})
 
@@ -79,4 +98,5 @@ class Position(BaseModel):
         is_before = self.newest is not None and self.newest <= self.began_at
         seen = [self.newest if is_before else None, self.began_at - MARGIN]
         since = max(self.since, *filter(None, seen))
-        return self.model_copy(update={"since": since, "newest": None, "began_at": None, "requests": 0})
+        over = {"newest": None, "began_at": None, "requests": 0, "pages": 0, "anchor": None}
+        return self.model_copy(update={"since": since, **over})

@@ -8,12 +8,14 @@ from sqlmodel import Session
 
 from engine.backfill.append import Arrival, Target, append, find_known
 from engine.backfill.claim import Claim, Held, hold, release
-from engine.backfill.outcome import go_on, succeed, target_of
+from engine.backfill.outcome import go_on, record_failure, succeed, target_of
 from engine.backfill.store import cutoff_of, is_in_doubt, store
+from engine.backfill.verdict import Failure
 from engine.changes.feed import EventPage, Touch, Verdict, judge_touch
 from engine.changes.look import is_sweep
 from engine.changes.position import Ask, Position
 from engine.changes.rhythm import Rhythm, has_gap, look_rest_s
+from engine.health import TroubleCode
 from engine.providers.paging import Cursor
 from engine.providers.records import Page, UpstreamRecord, is_older
 from engine.syncs import is_over, passes_of, progress_of, read_again
@@ -25,7 +27,7 @@ def record_changed(
 ) -> Claim | None:
     """Store a page of what was updated, or is gone, since a moment; says how to go on."""
     held = hold(session, claim)
-    if held is None:
+    if held is None or _stop_circling(session, claim, held, page.following, now):
         return None
     appended = 0
     if (target := _targets(session, held).get(claim.collection_id)) is not None:
@@ -53,7 +55,7 @@ def record_events(
 ) -> Claim | None:
     """Store what a page of events tells; objects it leaves in doubt are noted to be asked for."""
     held = hold(session, claim)
-    if held is None:
+    if held is None or _stop_circling(session, claim, held, page.following, now):
         return None
     if has_gap(held.progress.checked_at or held.progress.created_at, retention, now):
         _read_everything_again(session, held, now)
@@ -110,6 +112,19 @@ def give_up_asking(
             each.due_at = min(each.due_at, now)
     held.progress.position = Position.of(held.progress.position).without(ask).stored()
     return _next(session, claim, held, now, rhythm)
+
+
+def _stop_circling(
+    session: Session, claim: Claim, held: Held, following: Cursor | None, now: datetime
+) -> bool:
+    """A provider that repeats itself is asked again later, from where the walk began."""
+    position = Position.of(held.progress.position)
+    if position.is_circling(claim.cursor, following):
+        message = f"{claim.provider} repeats the pages of its changes"
+        record_failure(session, claim, Failure(TroubleCode.COLLECTION_FAILED, message), now)
+        return True
+    held.progress.position = position.walked(claim.cursor, following).stored()
+    return False
 
 
 def _believe(

@@ -9,10 +9,11 @@ import pytest
 
 from engine.backfill.append import SKEW, Known
 from engine.changes.feed import Touch, Verdict, judge_touch, newest_of_each
-from engine.changes.position import MARGIN, Ask, Position
+from engine.changes.position import LONGEST_WALK, MARGIN, Ask, Position
 from engine.changes.rhythm import ON_THE_CLOCK, Rhythm, has_gap, look_rest_s, rest_s
 from engine.providers.catalogue import RateLimit
 from engine.providers.changes import UpdatedSince, spell
+from engine.providers.paging import Cursor
 from engine.providers.records import UpstreamRecord, gone
 from engine.tables import SyncFrequency
 
@@ -180,3 +181,29 @@ def test_templates() -> None:
 def test_gone_equals_deleted() -> None:
     assert known(NOW, deleted=True).equals(gone("cus_1"))
     assert not known(NOW).equals(gone("cus_1"))
+
+
+@pytest.mark.parametrize(("lead", "circle"), [(0, 1), (1, 1), (0, 2), (3, 7), (40, 100)])
+def test_a_walk_that_comes_back_is_found_out(lead: int, circle: int) -> None:
+    """However far in and however wide, within a few times as many pages; a walk begun anew is not blamed."""
+    position, cursor = Position.starting(NOW), None
+    for page in range(10 * (lead + circle)):
+        following: Cursor = {"after": page if page < lead else lead + (page - lead) % circle}
+        if position.is_circling(cursor, following):
+            break
+        position, cursor = position.walked(cursor, following), following
+
+    assert circle <= page <= 4 * (lead + circle)
+    assert not position.is_circling(None, following)
+    assert position.walked(None, following).pages == 1
+
+
+def test_a_walk_that_only_goes_on_is_not() -> None:
+    """Unless nothing is that long."""
+    position, cursor = Position.starting(NOW), None
+    for page in range(1000):
+        following: Cursor = {"after": page}
+        assert not position.is_circling(cursor, following)
+        position, cursor = position.walked(cursor, following), following
+
+    assert position.model_copy(update={"pages": LONGEST_WALK}).is_circling(cursor, {"after": "more"})

@@ -237,6 +237,36 @@ def test_events_of_other_collections_are_nobodys(account: Account, upstream: Any
     assert len(watched.records()) == 2
 
 
+def test_a_provider_that_repeats_its_events_is_found_out(account: Account, upstream: Any, watch: Any) -> None:
+    """A look that is led in circles ends, says so, and goes well again when the provider does."""
+    upstream.fill(CUSTOMERS, 1)
+    watched, asked = watch(), list[str | None]()
+    around = {None: 1, "evt_1": 2, "evt_2": 3, "evt_3": 1}
+
+    def repeat(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.params.get("starting_after"))
+        event = {"id": f"evt_{around[asked[-1]]}", "created": int(utc_now().timestamp()), "type": "ping"}
+        return httpx.Response(200, json={"data": [event], "has_more": True})
+
+    account.trouble = lambda request: repeat(request) if request.url.path == EVENTS else None
+    watched.look()
+
+    assert asked[0] is None
+    assert 3 < len(asked) < 12
+    reason = watched.api.get(watched.path).json()["health"]["reason"]
+    assert (reason["code"], reason["message"]) == (
+        "collection_failed",
+        "stripe repeats the pages of its changes",
+    )
+
+    account.trouble = lambda _request: None
+    account.put("cus_0", name="seen")
+    watched.look()
+
+    assert watched.alive()["cus_0"]["name"] == "seen"
+    assert watched.api.get(watched.path).json()["health"]["status"] == "healthy"
+
+
 def test_trouble_while_watching(account: Account, upstream: Any, watch: Any) -> None:
     """401 is the credential's trouble, 5xx the provider's; both end by themselves."""
     upstream.fill(CUSTOMERS, 1)
