@@ -34,7 +34,7 @@ from foundation.database import Database, utc_now
 from foundation.vault import VaultError
 
 LEASE: Final = timedelta(seconds=8)
-"""Longer than a token request may take, or two workers would use one refresh token."""
+"""Longer than a token request may take (`issuer.WHOLE_ANSWER_S`), or two would use one refresh token."""
 WAIT_S: Final = 3.0
 LOOK_EVERY_S: Final = 0.05
 
@@ -47,9 +47,16 @@ class Turn:
 
     credential_id: UUID
     leased_until: datetime
-    refresh_token: str | None = field(repr=False)
+    fingerprint: str
+    """Of the secrets that it began with."""
+    held: Tokens | None = field(repr=False)
+    """And the tokens."""
     app_id: UUID | None
     app: OAuthClient | None
+
+    @property
+    def refresh_token(self) -> str | None:
+        return self.held.refresh_token if self.held else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +122,8 @@ class Authority:
         return Turn(
             credential_id=credential.id,
             leased_until=credential.renewing_until,
-            refresh_token=tokens.refresh_token if tokens else None,
+            fingerprint=credential.fingerprint,
+            held=tokens,
             app_id=app_id if app else None,
             app=app or self.own_apps.get(credential.provider),
         )
@@ -125,27 +133,36 @@ class Authority:
             client = issuer.own_client or _known_app(turn, issuer.provider)
             tokens = issuer.issue(client, turn.refresh_token)
         except FetchError as exc:
-            self._finish(turn, None, is_app_refused=isinstance(exc, AppRefusedError))
-            raise
+            newer = self._finish(turn, None, is_app_refused=isinstance(exc, AppRefusedError))
+            if newer is None:
+                raise
+            return newer.access_token
         self._finish(turn, tokens, is_app_refused=False)
         log.info("credential.renewed", credential_id=str(turn.credential_id), provider=issuer.provider.name)
         return tokens.access_token
 
-    def _finish(self, turn: Turn, tokens: Tokens | None, *, is_app_refused: bool) -> None:
-        """End the turn and store what was issued, unless the lease ran out and somebody else has it now."""
+    def _finish(self, turn: Turn, tokens: Tokens | None, *, is_app_refused: bool) -> Tokens | None:
+        """End the turn and store what was issued; gives what somebody else has stored since it began.
 
-        def work(session: Session) -> None:
+        What was issued may hold the only refresh token that is still good. So it is stored even if the lease
+        ran out meanwhile, unless the row has other tokens or secrets by now.
+        """
+
+        def work(session: Session) -> Tokens | None:
             credential = _locked(session, turn.credential_id)
-            if credential.renewing_until != turn.leased_until:
-                return
-            credential.renewing_until = None
+            if credential.renewing_until == turn.leased_until:
+                credential.renewing_until = None
+            if turn.app_id is not None and (tokens is not None or is_app_refused):
+                note_verdict(session, turn.app_id, is_accepted=not is_app_refused)
+            held = self.safe.open_tokens(credential)
+            if (credential.fingerprint, held) != (turn.fingerprint, turn.held):
+                return held
             if tokens is not None:
                 newest = tokens.refresh_token or turn.refresh_token
                 self.safe.seal_tokens(credential, tokens.model_copy(update={"refresh_token": newest}))
-            if turn.app_id is not None and (tokens is not None or is_app_refused):
-                note_verdict(session, turn.app_id, is_accepted=not is_app_refused)
+            return None
 
-        retrying(self.database, work)
+        return retrying(self.database, work)
 
 
 def own_apps(overrides: Mapping[str, ProviderOverrides]) -> Mapping[str, OAuthClient]:

@@ -15,6 +15,7 @@ from sqlmodel import col, update
 from engine.authority import LEASE, Authority
 from engine.backfill.fetch import Access, FetchError
 from engine.health import TroubleCode
+from engine.issuer import WHOLE_ANSWER_S
 from engine.oauth_apps import OAuthClient
 from engine.providers.catalogue import Catalogue, load_catalogue
 from engine.sealing import Safe
@@ -181,6 +182,44 @@ def test_a_turn_that_took_too_long_stores_nothing(authority: Any, imported: Any,
     authority(overtaken, fake.client).access(row())
 
     assert other.access(row()).token == "access-2"
+
+
+def test_a_rotated_refresh_token_is_kept(authority: Any, imported: Any, database: Database) -> None:
+    """However late it comes: the one before it is used up, and who tried that again was refused."""
+    fake = Salesforce(rotates=True)
+    row = imported(salesforce())
+    other = authority(fake, fake.client)
+
+    def late(request: httpx.Request) -> httpx.Response:
+        answer = fake(request)
+        let_leases_end(database)
+        assert failure(lambda: other.access(row()))[0] is TroubleCode.CREDENTIAL_REJECTED
+        return answer
+
+    assert authority(late, fake.client).access(row()).token == "access-1"
+
+    assert other.access(row(), instead_of=Access("", "access-1")).token == "access-2"
+
+
+def test_a_refusal_that_comes_too_late_counts_for_nothing(
+    authority: Any, imported: Any, database: Database
+) -> None:
+    """Somebody else has used the refresh token meanwhile, and what that brought is good."""
+    fake = Salesforce(rotates=True)
+    row = imported(salesforce())
+    other = authority(fake, fake.client)
+
+    def overtaken(request: httpx.Request) -> httpx.Response:
+        let_leases_end(database)
+        assert other.access(row()).token == "access-1"
+        return fake(request)
+
+    assert authority(overtaken, fake.client).access(row()).token == "access-1"
+
+
+def test_token_requests_are_over_before_their_lease() -> None:
+    """By far, since storing what they brought takes a moment, too."""
+    assert LEASE.total_seconds() >= WHOLE_ANSWER_S + 2
 
 
 def test_waiting_ends(authority: Any, imported: Any, database: Database) -> None:
