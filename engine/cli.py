@@ -1,4 +1,4 @@
-"""The engine's commands: `migrate`, `web`, `work`, and the operators' `organisation` and `token`."""
+"""The engine's commands: `migrate`, `web`, `work`, `reseal`, and for operators `organisation` and `token`."""
 
 import threading
 from types import FrameType
@@ -58,6 +58,21 @@ def work_command() -> None:
     from engine.work import work
 
     raise typer.Exit(work(_settings()))
+
+
+@app.command("reseal")
+def reseal_command() -> None:
+    """Seal with the first vault key what others have sealed, so that they may go; says how many values."""
+    from engine.resealing import reseal
+
+    settings = _settings()
+    database = open_database(settings)
+    sealed, lost = reseal(database, settings.vault())
+    database.dispose()
+    typer.echo(f"{sealed} sealed again")
+    if lost:
+        typer.echo(f"engine: {lost} open with none of the vault keys", err=True)
+        raise typer.Exit(1)
 
 
 class Server(uvicorn.Server):

@@ -64,11 +64,11 @@ def new_app(
 
 def seal_secret(safe: Safe, app: OAuthApp, client_secret: str) -> None:
     """Put the secret into the row, where only this row can open it again."""
-    app.sealed_client_secret = safe.seal_text(client_secret, context=_context(app))
+    app.sealed_client_secret = safe.seal_text(client_secret, context=app_context(app))
 
 
 def open_secret(safe: Safe, app: OAuthApp) -> str:
-    return safe.open_text(app.sealed_client_secret, context=_context(app))
+    return safe.open_text(app.sealed_client_secret, context=app_context(app))
 
 
 def apps_of(session: Session, org_id: UUID, credentials: Iterable[Credential]) -> Mapping[UUID, OAuthApp]:
@@ -97,5 +97,6 @@ def note_verdict(session: Session, app_id: UUID, *, is_accepted: bool) -> None:
     session.exec(app.values(rejected_at=rejected_at).execution_options(synchronize_session=False))
 
 
-def _context(app: OAuthApp) -> str:
+def app_context(app: OAuthApp) -> str:
+    """What an app's secret is bound to."""
     return f"oauth app:{app.org_id}:{app.id}"

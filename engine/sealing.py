@@ -24,20 +24,22 @@ class Safe:
         return self._vault.seal(json.dumps(dict(secrets)).encode(), context=f"{org_id}:{credential_id}")
 
     def open(self, credential: Credential) -> JsonObject:
-        context = f"{credential.org_id}:{credential.id}"
-        opened: JsonObject = json.loads(self._vault.open(credential.sealed_secrets, context=context))
+        sealed, context = credential.sealed_secrets, secrets_context(credential)
+        opened: JsonObject = json.loads(self._vault.open(sealed, context=context))
         return opened
 
     def seal_tokens(self, credential: Credential, tokens: Tokens) -> None:
         """Put what the provider issued into the row."""
-        credential.sealed_tokens = self.seal_text(tokens.model_dump_json(), context=_issued(credential))
+        credential.sealed_tokens = self.seal_text(
+            tokens.model_dump_json(), context=tokens_context(credential)
+        )
 
     def open_tokens(self, credential: Credential) -> Tokens | None:
         """What the provider issued; nothing when it is not there, or sealed with a key that is gone."""
         if credential.sealed_tokens is None:
             return None
         try:
-            opened = self.open_text(credential.sealed_tokens, context=_issued(credential))
+            opened = self.open_text(credential.sealed_tokens, context=tokens_context(credential))
         except VaultError:
             return None
         return Tokens.model_validate_json(opened)
@@ -61,5 +63,11 @@ class Safe:
         return key
 
 
-def _issued(credential: Credential) -> str:
+def secrets_context(credential: Credential) -> str:
+    """What a credential's secrets are bound to."""
+    return f"{credential.org_id}:{credential.id}"
+
+
+def tokens_context(credential: Credential) -> str:
+    """What its tokens are bound to."""
     return f"tokens:{credential.org_id}:{credential.id}"

@@ -62,6 +62,10 @@ class Vault:
         except (InvalidTag, binascii.Error, ValueError) as exc:
             raise VaultError(f"a value sealed with key {key_id!r} does not open for this owner") from exc
 
+    def reseal(self, sealed: str, *, context: str) -> str:
+        """The same secret, sealed with the newest key."""
+        return self.seal(self.open(sealed, context=context), context=context)
+
     def is_current(self, sealed: str) -> bool:
         """Whether the newest key sealed it; if not, seal it again to finish a rotation."""
         return sealed.startswith(f"{self._newest}.")

@@ -39,16 +39,15 @@ def mint(
         redirect_uri=journey.redirect_uri,
         code_challenge=journey.code_challenge,
     )
-    sealed = safe.seal_text(grant.model_dump_json(), context=_context(app, hash_token(code)))
-    session.add(
-        ConnectCode(
-            org_id=app.org_id,
-            oauth_app_id=app.id,
-            code_hash=hash_token(code),
-            sealed_grant=sealed,
-            expires_at=now + LASTS,
-        )
+    held = ConnectCode(
+        org_id=app.org_id,
+        oauth_app_id=app.id,
+        code_hash=hash_token(code),
+        sealed_grant="",
+        expires_at=now + LASTS,
     )
+    held.sealed_grant = safe.seal_text(grant.model_dump_json(), context=code_context(held))
+    session.add(held)
     return code
 
 
@@ -71,7 +70,7 @@ def redeem(
     held = session.exec(wanted.with_for_update()).first()
     if held is None:
         return None
-    opened = safe.open_text(held.sealed_grant, context=_context(app, held.code_hash))
+    opened = safe.open_text(held.sealed_grant, context=code_context(held))
     grant = Grant.model_validate_json(opened)
     if not accompanied(grant, redirect_uri, verifier):
         return None
@@ -96,5 +95,6 @@ def knows_secret(safe: Safe, app: OAuthApp, client_secret: str) -> bool:
     return hmac.compare_digest(open_secret(safe, app).encode(), client_secret.encode())
 
 
-def _context(app: OAuthApp, code_hash: str) -> str:
-    return f"connect code:{app.org_id}:{app.id}:{code_hash}"
+def code_context(held: ConnectCode) -> str:
+    """What the credential behind a code is bound to."""
+    return f"connect code:{held.org_id}:{held.oauth_app_id}:{held.code_hash}"
