@@ -14,12 +14,13 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from engine.providers.catalogue import RateLimit
-from foundation.database import new_id
 
 SLACK: Final = 1.001
 """Two clocks need not be equally fast; the provider's may be the faster one by a thousandth."""
 ABANDONED_AFTER_S: Final = 20.0
 """Longer than any request takes: by then one whose worker died is over."""
+SENT_WITHIN_S: Final = 7.0
+"""Long enough to connect, encrypt and send: by then a request has reached the provider, or never will."""
 LATE_S: Final = 1.0
 """Who has not come back by then has lost its turn."""
 SHORTEST_WAIT_S: Final = 0.001
@@ -27,51 +28,62 @@ LONG_AGO_S: Final = 1e9
 
 log = structlog.get_logger(__name__)
 
-# `places` holds the requests under way, by the claim of their reading, and those of the last interval, each
-# with the moment it was or will be over. `waiting` holds the moments at which readings were told to come
-# back: each was told another one, so that not all of them come for the same place, and who comes in vain
-# stays in line.
+# Three keys for each sync. `way` has the requests under way, by reading and fence, with the moment by which
+# each is over at the latest, or has arrived if its reading has been claimed anew since; `past` the moments at
+# which others were over, oldest first; `waiting` the moments at which readings were told to come back. Each
+# was told another one, so that not all of them come for the same place, and who comes in vain stays in line.
 TAKE: Final = """
-local places, waiting, reading, claim, unique = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
-local allowed, interval, longest = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local way, past, waiting, reading, claim = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[1] .. ':' .. ARGV[2]
+local allowed, interval = tonumber(ARGV[3]), tonumber(ARGV[4])
+local longest, sending = tonumber(ARGV[5]), tonumber(ARGV[6])
 local earlier, late = tonumber(ARGV[7]), tonumber(ARGV[8])
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local function at(seconds) return string.format('%.6f', seconds) end
-local function keep(key) redis.call('PEXPIRE', key, math.ceil((longest + interval) * 1000)) end
 
-redis.call('ZREMRANGEBYSCORE', places, '-inf', at(now - interval))
-redis.call('ZREMRANGEBYSCORE', places, '(' .. at(now + longest), '+inf')
-if redis.call('ZREM', places, claim) == 1 then
-    redis.call('ZADD', places, at(now), unique)
+if redis.call('HDEL', way, claim) == 1 then redis.call('RPUSH', past, at(now)) end
+if earlier < interval then redis.call('HSET', way, 'earlier', at(now - earlier)) end
+local held = redis.call('HGETALL', way)
+for n = 2, #held, 2 do
+    local who, over_at = held[n - 1], tonumber(held[n])
+    local is_lost = string.sub(who, 1, #reading) == reading
+    if is_lost then over_at = over_at - longest + sending end
+    local is_in_interval = over_at > now - interval and over_at < now + longest + 1
+    if is_lost or not is_in_interval then redis.call('HDEL', way, who) end
+    if is_lost and is_in_interval then redis.call('HSET', way, 'lost:' .. who, at(over_at)) end
 end
-if earlier < interval then
-    redis.call('ZADD', places, at(now - earlier), 'earlier')
+local function drop(index, pop, is_foreign)
+    local moment = tonumber(redis.call('LINDEX', past, index))
+    while moment and is_foreign(moment) do
+        redis.call(pop, past)
+        moment = tonumber(redis.call('LINDEX', past, index))
+    end
 end
+drop(0, 'LPOP', function(moment) return moment <= now - interval end)
+drop(-1, 'RPOP', function(moment) return moment > now + 1 end)  -- a clock was put back
 local told = redis.call('ZSCORE', waiting, reading)
 redis.call('ZREM', waiting, reading)
 redis.call('ZREMRANGEBYSCORE', waiting, '-inf', at(now - late))
 
-local taken = redis.call('ZCARD', places)
+local taken, wait = redis.call('HLEN', way) + redis.call('LLEN', past), false
 if taken < allowed then
-    redis.call('ZADD', places, at(now + longest), claim)
-    keep(places)
-    return '0'
+    redis.call('HSET', way, claim, at(now + longest))
+else
+    local ahead = redis.call('ZCOUNT', waiting, '-inf', told and '(' .. told or '+inf')
+    local over_at = redis.call('LINDEX', past, taken - allowed + ahead % allowed) or now
+    wait = over_at - now + interval + math.floor(ahead / allowed) * interval
+    redis.call('ZADD', waiting, at(now + wait), reading)
 end
-local ahead = redis.call('ZCOUNT', waiting, '-inf', told and '(' .. told or '+inf')
-local next = taken - allowed + ahead % allowed
-local over_at = redis.call('ZRANGE', places, next, next, 'WITHSCORES')[2]
-local wait = math.min(over_at - now, 0) + interval + math.floor(ahead / allowed) * interval
-redis.call('ZADD', waiting, at(now + wait), reading)
-keep(places)
-keep(waiting)
-return at(wait)
+for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, math.ceil((longest + interval) * 1000)) end
+return wait and at(wait)
 """
-ANSWERED: Final = """
-local places, claim, unique = KEYS[1], ARGV[1], ARGV[2]
+LEAVE: Final = """
+local way, past, claim = KEYS[1], KEYS[2], ARGV[1] .. ':' .. ARGV[2]
 local time = redis.call('TIME')
-if redis.call('ZREM', places, claim) == 1 then
-    redis.call('ZADD', places, string.format('%.6f', time[1] + time[2] / 1000000), unique)
+local left = redis.call('PTTL', way)
+if redis.call('HDEL', way, claim, 'lost:' .. claim) == 1 then
+    redis.call('RPUSH', past, string.format('%.6f', time[1] + time[2] / 1000000))
+    redis.call('PEXPIRE', past, left)
 end
 """
 
@@ -81,7 +93,7 @@ class Pace:
 
     def __init__(self, redis: Redis) -> None:
         self._take = redis.register_script(TAKE)
-        self._answered = redis.register_script(ANSWERED)
+        self._leave = redis.register_script(LEAVE)
 
     @classmethod
     def on_redis(cls, url: str) -> "Pace":
@@ -103,23 +115,19 @@ class Pace:
         claim of the same reading, under another fence, may still have one under way.
         """
         interval_s = rate_limit.interval * SLACK
-        numbers = (rate_limit.allowed_requests, interval_s, ABANDONED_AFTER_S, max(earlier_s, 0.0), LATE_S)
-        who = (str(reading_id), _claim(reading_id, fence), str(new_id()))
-        wait_s = float(self._take(keys=_keys(sync_id), args=[*who, *numbers]))
-        return max(wait_s, SHORTEST_WAIT_S) if wait_s else 0.0
+        limits = (rate_limit.allowed_requests, interval_s, ABANDONED_AFTER_S, SENT_WITHIN_S)
+        arguments = (str(reading_id), fence, *limits, max(earlier_s, 0.0), LATE_S)
+        wait_s = self._take(keys=_keys(sync_id), args=arguments)
+        return 0.0 if wait_s is None else max(float(wait_s), SHORTEST_WAIT_S)
 
     def answered(self, sync_id: UUID, reading_id: UUID, *, fence: int = 0) -> None:
         """The request is over, or given up. Unheard, that is known when the claim next takes a place."""
         try:
-            self._answered(keys=_keys(sync_id)[:1], args=[_claim(reading_id, fence), str(new_id())])
+            self._leave(keys=_keys(sync_id)[:2], args=[str(reading_id), fence])
         except RedisError as exc:
             log.warning("pace.unavailable", error=type(exc).__name__)
 
 
-def _claim(reading_id: UUID, fence: int) -> str:
-    return f"{reading_id}:{fence}"
-
-
-def _keys(sync_id: UUID) -> tuple[str, str]:
+def _keys(sync_id: UUID) -> list[str]:
     """In braces what a cluster of Redis has to keep on one machine."""
-    return f"engine:pace:{{{sync_id}}}:places", f"engine:pace:{{{sync_id}}}:waiting"
+    return [f"engine:pace:{{{sync_id}}}:{name}" for name in ("way", "past", "waiting")]
