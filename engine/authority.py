@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -37,8 +38,13 @@ LEASE: Final = timedelta(seconds=8)
 """Longer than a token request may take (`issuer.WHOLE_ANSWER_S`), or two would use one refresh token."""
 WAIT_S: Final = 3.0
 LOOK_EVERY_S: Final = 0.05
+UNDER_WAY: Final = "another worker is still asking for a token"
 
 log = structlog.get_logger(__name__)
+
+
+class RenewalUnderWayError(FetchError):
+    """Another worker takes long to renew the tokens; nothing is wrong yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +101,23 @@ class Authority:
             raise FetchError(Failure(TroubleCode.CREDENTIAL_REJECTED, message)) from None
 
     def _issued(self, credential: Credential, issuer: Issuer, refused: str | None) -> str:
-        held = self.safe.open_tokens(credential)
-        if held is not None and held.is_good(utc_now(), refused):
-            return held.access_token
         give_up_at = time.monotonic() + self.wait_s
-        while time.monotonic() < give_up_at:
-            turn = retrying(self.database, lambda session: self._take_turn(session, credential.id, refused))
-            if isinstance(turn, Tokens):
-                return turn.access_token
-            if turn is not None:
-                return self._renew(turn, issuer)
+        while True:
+            held = self.safe.open_tokens(credential)
+            if held is not None and held.is_good(utc_now(), refused):
+                return held.access_token
+            if not _is_being_renewed(credential, utc_now()):
+                take_turn = partial(self._take_turn, credential_id=credential.id, refused=refused)
+                turn = retrying(self.database, take_turn)
+                if isinstance(turn, Tokens):
+                    return turn.access_token
+                if turn is not None:
+                    return self._renew(turn, issuer)
+            if time.monotonic() > give_up_at:
+                raise RenewalUnderWayError(unreachable(issuer.provider.title, UNDER_WAY))
             time.sleep(LOOK_EVERY_S)
-        raise FetchError(unreachable(issuer.provider.title, "another worker is still asking for a token"))
+            with self.database.read() as session:  # not the lock: all who wait would queue for it
+                credential = session.get_one(Credential, credential.id)
 
     def _take_turn(self, session: Session, credential_id: UUID, refused: str | None) -> Tokens | Turn | None:
         """Tokens that somebody has renewed by now, or the right to; nothing while somebody is at it."""
@@ -114,7 +125,7 @@ class Authority:
         tokens = self.safe.open_tokens(credential)
         if tokens is not None and tokens.is_good(now, refused):
             return tokens
-        if credential.renewing_until is not None and credential.renewing_until > now:
+        if _is_being_renewed(credential, now):
             return None
         credential.renewing_until = now + LEASE
         app_id = credential.oauth_app_id
@@ -172,6 +183,10 @@ def own_apps(overrides: Mapping[str, ProviderOverrides]) -> Mapping[str, OAuthCl
         for name, each in overrides.items()
         if each.client_id is not None and each.client_secret is not None
     }
+
+
+def _is_being_renewed(credential: Credential, now: datetime) -> bool:
+    return credential.renewing_until is not None and credential.renewing_until > now
 
 
 def _locked(session: Session, credential_id: UUID) -> Credential:

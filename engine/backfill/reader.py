@@ -15,7 +15,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlmodel import Session
 
-from engine.authority import Authority
+from engine.authority import Authority, RenewalUnderWayError
 from engine.backfill.claim import SILENT_AT_MOST_S, TURN_AWAY, Claim, claim, hold, next_in_line, release
 from engine.backfill.fetch import FetchError
 from engine.backfill.outcome import hold_back_others, record_failure
@@ -38,6 +38,8 @@ MOMENT_S: Final = 0.02
 SOON_S: Final = 10.0
 """A longer wait is left to `due_at` and the sweep, who may be a second late."""
 BROKEN_PACE_S: Final = 2.0
+RENEWAL_S: Final = 1.0
+"""What has kept other workers from a token for seconds does not end the moment they stop waiting."""
 BEDS: Final = 4
 
 DATABASE_ERRORS: Final = (OperationalError, InterfaceError, PoolTimeoutError)
@@ -122,6 +124,8 @@ class Reader:
                         return {}
                     if going is not None and (rest := self._rest(going, over_at)) > 0:
                         return self._give_back(going, rest)
+        except RenewalUnderWayError:
+            return self._give_back(taken, RENEWAL_S)
         except FetchError as exc:
             self._fail(taken, exc.failure)
         except RedisError as exc:  # then a message would not arrive either

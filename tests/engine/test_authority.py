@@ -1,8 +1,9 @@
 """Tokens that providers issue: renewed once however many ask, stored together, and never shown."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -10,9 +11,10 @@ from uuid import UUID
 
 import httpx
 import pytest
+from sqlalchemy import Connection, event
 from sqlmodel import col, update
 
-from engine.authority import LEASE, Authority
+from engine.authority import LEASE, Authority, RenewalUnderWayError
 from engine.backfill.fetch import Access, FetchError
 from engine.health import TroubleCode
 from engine.issuer import WHOLE_ANSWER_S
@@ -21,7 +23,7 @@ from engine.providers.catalogue import Catalogue, load_catalogue
 from engine.sealing import Safe
 from engine.settings import ProviderOverrides, Settings
 from engine.tables import Credential
-from foundation.database import Database, utc_now
+from foundation.database import WRITES, Database, utc_now
 from tests.peers.providers.github import GitHub
 from tests.peers.providers.hubspot import HubSpot
 from tests.peers.providers.netsuite import NetSuite
@@ -231,10 +233,30 @@ def test_waiting_ends(authority: Any, imported: Any, database: Database) -> None
         session.exec(leased.values(renewing_until=utc_now() + LEASE))
     worker = replace(authority(fake, fake.client), wait_s=0.1)
 
-    code, _ = failure(lambda: worker.access(row()))
+    with pytest.raises(RenewalUnderWayError), written(database) as writes:
+        worker.access(row())
 
-    assert code is TroubleCode.PROVIDER_UNAVAILABLE
     assert fake.issued == 0
+    assert writes == []
+
+
+@contextmanager
+def written(database: Database) -> Iterator[list[str]]:
+    """Notes the statements of write transactions: on SQLite each would keep every other writer waiting."""
+    writes = list[str]()
+
+    def note(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+        if connection.get_execution_options().get(WRITES, False) or "FOR " in statement:
+            writes.append(statement)
+
+    engines = {database._writer, database._reader}
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield writes
+    finally:
+        for engine in engines:
+            event.remove(engine, "before_cursor_execute", note)
 
 
 def test_invalid_grant(authority: Any, imported: Any) -> None:

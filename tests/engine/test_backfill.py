@@ -13,10 +13,12 @@ import httpx
 import pytest
 from sqlmodel import case, col, select, update
 
+from engine.authority import Authority, RenewalUnderWayError
 from engine.backfill import outcome
 from engine.backfill.claim import TURN_AWAY, claim, renew
 from engine.backfill.deaths import TOLERATED
 from engine.backfill.reader import Reader
+from engine.backfill.verdict import unreachable
 from engine.hints import READ
 from engine.purge import erase_removed
 from engine.sweep import find_due
@@ -230,6 +232,22 @@ def test_mistakes_cost_one_reading(
     assert (failed.leased_until, failed.failures, failed.deaths) == (None, 1, 0)
     assert "sk_live" not in str(failed.trouble)
     assert api.get(path).json()["health"]["reason"]["code"] in {"collection_failed", "provider_unavailable"}
+
+
+def test_readings_wait_for_a_renewal(
+    database: Database, reader: Reader, upstream: Any, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That another worker takes long to come by a token is no trouble: it is tried again soon."""
+
+    def wait(*_: Any, **__: Any) -> None:
+        raise RenewalUnderWayError(unreachable("Stripe", "busy"))
+
+    _, ids = start()
+    monkeypatch.setattr(Authority, "access", wait)
+
+    assert list(reader.read(ids)) == ids
+    waiting = progress(database, ids[0])
+    assert (waiting.trouble, waiting.failures, waiting.leased_until) == (None, 0, None)
 
 
 def test_readings_that_nobody_can_take(
