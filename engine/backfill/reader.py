@@ -186,9 +186,11 @@ class Reader:
         log.info("provider.nearly_refused", rest_s=round(rest_s, 1))
 
         def work(session: Session) -> None:
-            until, held = utc_now() + timedelta(seconds=rest_s), hold(session, taken)
+            if (held := hold(session, taken)) is None:
+                return  # whoever has it now hears it as well
+            until = utc_now() + timedelta(seconds=rest_s)
             hold_back_others(session, taken, until)
-            if held is not None and held.progress.leased_until is not None:
+            if held.progress.leased_until is not None:
                 release(held, until)
 
         retrying(self.database, work)

@@ -628,6 +628,22 @@ def test_slices_are_short(database: Database, reader: Reader, upstream: Any, sta
     assert progress(database, ids[0]).leased_until is None
 
 
+def test_a_lost_claim_holds_nobody_back(database: Database, reader: Reader, start: Any) -> None:
+    """What the provider told somebody whose reading has been taken over is no longer of use."""
+    _, (ours, other) = start("stripe:customer", "stripe:invoice")
+    before = progress(database, other).due_at
+
+    for has_lost in (True, False):
+        with database.write() as session:
+            taken = claim(session, ours, utc_now())
+            assert taken is not None
+            session.get_one(Progress, ours).fence += has_lost
+        reader._rest_ahead(taken, 60)
+        make_due(database, ours)
+
+        assert (progress(database, other).due_at == before) is has_lost
+
+
 def test_sweep_finds_what_nobody_was_told(database: Database, upstream: Any, start: Any) -> None:
     """Due readings are hinted once, and again when the hint came to nothing."""
     _, ids = start()
