@@ -22,6 +22,6 @@ def test_the_consumer_ends_with_the_upstreams_state(new_machine: NewMachine) -> 
 
     log.info("%s", outcome)
     assert outcome.faults == []
-    assert outcome.latency_median_s < USUAL_LATENCY_S
+    assert outcome.latency_s < USUAL_LATENCY_S
     assert set(outcome.states) == {"watching"}
     assert outcome.health == "healthy"
