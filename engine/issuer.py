@@ -10,7 +10,7 @@ from typing import Final
 import httpx
 from pydantic import JsonValue
 
-from engine.backfill.fetch import REFUSALS, FetchError
+from engine.backfill.fetch import FetchError
 from engine.backfill.verdict import Failure, retry_after, unreachable
 from engine.bounds import read, within
 from engine.health import TroubleCode
@@ -36,6 +36,7 @@ TIMEOUT: Final = httpx.Timeout(3.0, connect=2.0)
 WHOLE_ANSWER_S: Final = 5.0
 MAX_ANSWER_BYTES: Final = 256 * 1024
 REFUSES_APP: Final = ("invalid_client", "unauthorized_client")
+REFUSALS: Final = frozenset({401, 403})
 GONE: Final = frozenset({403, 404, 410, 422})
 """What an app hears about an installation that was removed or suspended."""
 
@@ -139,10 +140,10 @@ class Issuer:
                 is_app = any(each in body for each in REFUSES_APP)
         if is_gone and status < httpx.codes.INTERNAL_SERVER_ERROR:
             message = f"{title} gives this credential no more tokens ({status}): import it again"
-            return FetchError(Failure(TroubleCode.CREDENTIAL_REJECTED, message), status)
+            return FetchError(Failure(TroubleCode.CREDENTIAL_REJECTED, message))
         if is_app:
             message = f"{title} refuses the OAuth app's id or secret ({status})"
-            return AppRefusedError(Failure(TroubleCode.PROVIDER_UNAVAILABLE, message), status)
+            return AppRefusedError(Failure(TroubleCode.PROVIDER_UNAVAILABLE, message))
         wait = retry_after(reply.headers.get("retry-after"), utc_now())
         message = f"{title} answered {status} when asked for a token"
-        return FetchError(Failure(TroubleCode.PROVIDER_UNAVAILABLE, message, wait), status)
+        return FetchError(Failure(TroubleCode.PROVIDER_UNAVAILABLE, message, wait))

@@ -25,7 +25,6 @@ TIMEOUT: Final = httpx.Timeout(6.0, connect=3.0)
 WHOLE_ANSWER_S: Final = 8.0
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 MAX_REFUSAL_BYTES: Final = 64 * 1024
-REFUSALS: Final = frozenset({401, 403})
 
 Understood = TypeVar("Understood")
 
@@ -33,15 +32,14 @@ Understood = TypeVar("Understood")
 class FetchError(Exception):
     """The request brought no answer that can be used."""
 
-    def __init__(self, failure: Failure, status: int | None = None) -> None:
-        super().__init__(failure, status)
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure)
         self.failure = failure
-        self.status = status
 
     @property
     def is_refusal(self) -> bool:
         """Whether another token might have been accepted."""
-        return self.status in REFUSALS and self.failure.code is not TroubleCode.RATE_LIMITED
+        return self.failure.code is TroubleCode.CREDENTIAL_REJECTED
 
 
 @dataclass(slots=True)
@@ -149,11 +147,11 @@ def _judged(
         wait = retry_after(headers.get("retry-after"), now)
         wait = resets_in_s(provider.throttle, headers, now) if wait is None else wait
         message = f"{provider.title} asks to slow down ({status})"
-        return FetchError(Failure(TroubleCode.RATE_LIMITED, message, wait), status)
+        return FetchError(Failure(TroubleCode.RATE_LIMITED, message, wait))
     if status == httpx.codes.FORBIDDEN and provider.forbidden == "collection":
         message = f"{provider.title} does not let this credential list {collection_id} (403)"
-        return FetchError(Failure(TroubleCode.COLLECTION_FAILED, message), status)
-    return FetchError(judge(provider.title, collection_id, status, headers, now), status)
+        return FetchError(Failure(TroubleCode.COLLECTION_FAILED, message))
+    return FetchError(judge(provider.title, collection_id, status, headers, now))
 
 
 def _parse(body: bytes) -> JsonValue:

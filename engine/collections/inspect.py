@@ -37,6 +37,15 @@ class RefusedError(Exception):
     """Nothing could be read; the message says why."""
 
 
+@dataclass(slots=True)
+class _Visit:
+    """What one refresh asks with: the access is a newer one once the first was refused."""
+
+    credential: Credential
+    provider: Provider
+    access: Access
+
+
 @dataclass(frozen=True, slots=True)
 class Inspector:
     """One per worker process."""
@@ -71,12 +80,12 @@ class Inspector:
         """By collection. One that the credential may not list stays without, unless that is all of them."""
         provider = self.authority.catalogue[credential.provider]
         provider = provider.bound(credential.kind, credential.properties)
-        access = self.authority.access(credential)
+        visit = _Visit(credential, provider, self.authority.access(credential))
         schemas, refusals = dict[str, JsonObject](), list[str]()
         for collection_id, name in ids_of(provider).items():
             records = self._known(credential.id, collection_id)
             try:
-                records += self._first(credential, provider, collection_id, access)
+                records += self._first(visit, collection_id)
             except FetchError as exc:
                 if exc.failure.code is not TroubleCode.COLLECTION_FAILED:
                     raise
@@ -87,45 +96,36 @@ class Inspector:
             raise RefusedError(refusals[0])
         return schemas
 
-    def _first(
-        self, credential: Credential, provider: Provider, collection_id: str, access: Access
-    ) -> list[JsonObject]:
+    def _first(self, visit: _Visit, collection_id: str) -> list[JsonObject]:
         """The first records that the provider lists."""
         cursor: Cursor | None = None
         for _ in range(PAGES):
-            page = self._page(credential, provider, collection_id, access, cursor)
+            page = self._page(visit, collection_id, cursor)
             cursor = page.following
             if page.records or cursor is None:
                 return [record.data for record in page.records]
         return []
 
-    def _page(
-        self,
-        credential: Credential,
-        provider: Provider,
-        collection_id: str,
-        access: Access,
-        cursor: Cursor | None,
-    ) -> Page:
+    def _page(self, visit: _Visit, collection_id: str, cursor: Cursor | None) -> Page:
+        provider = visit.provider
         wanted = request(provider, collection_id, cursor)
         try:
-            answer = self._ask(credential, provider, collection_id, access, wanted)
+            answer = self._ask(visit, collection_id, wanted)
         except FetchError as exc:
-            if not (exc.is_refusal and access.is_renewable):
+            if not (exc.is_refusal and visit.access.is_renewable):
                 raise
-            renewed = self.authority.access(credential, instead_of=access)
-            answer = self._ask(credential, provider, collection_id, renewed, wanted)
+            visit.access = self.authority.access(visit.credential, instead_of=visit.access)
+            answer = self._ask(visit, collection_id, wanted)
         return understood(provider, lambda: read_page(provider, collection_id, answer, cursor))
 
-    def _ask(
-        self, credential: Credential, provider: Provider, collection_id: str, access: Access, wanted: Request
-    ) -> Answer:
+    def _ask(self, visit: _Visit, collection_id: str, wanted: Request) -> Answer:
         """Make one request, in the provider's usual pace: it is no sync's."""
+        credential, provider = visit.credential, visit.provider
         while (wait_s := self.pace.wait_s(credential.id, credential.id, provider.rate_limit)) > 0:
             if self.stopping.wait(wait_s):
                 raise RefusedError(INTERRUPTED)
         try:
-            return get(self.client, provider, collection_id, access, wanted)
+            return get(self.client, provider, collection_id, visit.access, wanted)
         finally:
             self.pace.answered(credential.id, credential.id)
 

@@ -86,7 +86,7 @@ def test_whose_trouble(status: int, body: Any, code: TroubleCode) -> None:
         asked(status, body)
 
     assert failed.value.failure.code is code
-    assert failed.value.is_refusal is (code is TroubleCode.CREDENTIAL_REJECTED or "NOT_YOURS" in str(body))
+    assert failed.value.is_refusal is (code is TroubleCode.CREDENTIAL_REJECTED)
 
 
 def test_missing_lists() -> None:

@@ -1,12 +1,17 @@
 """Backfills of each provider through the real reader, against fakes that follow the providers' references."""
 
+from dataclasses import replace
+from threading import Event
 from typing import Any
 from uuid import UUID
 
+import fakeredis
 import httpx
 import pytest
 from sqlmodel import col, select
 
+from engine.backfill.pace import Pace
+from engine.collections.inspect import Inspector
 from engine.oauth_apps import OAuthClient
 from engine.tables import Progress
 from foundation.database import Database, utc_now
@@ -304,3 +309,40 @@ def test_queries_are_read_strictly(soql: str, code: int) -> None:
     answer = org(httpx.Request("GET", url, params={"q": soql}, headers={"Authorization": "Bearer t"}))
 
     assert answer.status_code == code
+
+
+def test_a_missing_permission_costs_no_token(api: httpx.Client, worker: Any, start: Any) -> None:
+    """Another token would be refused as well: the collection is in trouble, and the others are read."""
+    case = hubspot(3)
+    path, ids = start(case)
+
+    def refusing(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(403) if "contacts" in request.url.path else case.fake(request)
+
+    worker(replace(case, fake=refusing)).read(ids)
+
+    assert case.fake.issued == 1
+    assert api.get(path).json()["health"]["reason"]["collection_id"] == "hubspot:contact"
+
+
+def test_an_inspection_goes_on_with_the_renewed_token(
+    api: httpx.Client, worker: Any, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One collection meets the end of a token, the later ones ask with the next."""
+    monkeypatch.setattr(Pace, "wait_s", lambda *_, **__: 0.0)
+    case = hubspot(3)
+    path, _ = start(case)
+    reader = worker(case)
+    inspector = Inspector(
+        reader.database, reader.authority, reader.client, Pace(fakeredis.FakeRedis()), Event()
+    )
+    collections = f"/v1/collections/{api.get(path).json()['credential_id']}"
+    for _ in range(2):
+        api.post(f"{collections}/refresh/start")
+        inspector.refresh(UUID(collections.rpartition("/")[2]))
+        case.fake.expire()
+
+    asked = [each.headers.get("authorization") for each in case.fake.requests]
+    assert api.get(f"{collections}/refresh/status").json()["status"] == "succeeded"
+    assert case.fake.issued == 2
+    assert "Bearer access-1" not in asked[asked.index("Bearer access-2") :]
