@@ -1,7 +1,7 @@
 """A vault key can be replaced: what it has sealed is sealed again, and then opens without it."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from shutil import copy
 
 import pytest
 from sqlmodel import select
@@ -25,8 +25,12 @@ TOKENS = Tokens(access_token="issued", expires_at=utc_now())
 
 
 @pytest.fixture
-def database(sqlite_template: Path, tmp_path: Path) -> Database:
-    return Database(f"sqlite:///{copy(sqlite_template, tmp_path / 'engine.db')}")
+def database(tmp_path: Path) -> Iterator[Database]:
+    """One of this test's own: what others have sealed opens with other keys."""
+    database = Database(f"sqlite:///{tmp_path / 'engine.db'}")
+    Row.metadata.create_all(database.engine)
+    yield database
+    database.dispose()
 
 
 @pytest.fixture
@@ -83,6 +87,7 @@ def test_what_no_key_opens_is_told(
     database: Database, fingerprint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command counts it and fails, so that nobody takes a key away on its word."""
+    monkeypatch.setattr("engine.cli.open_database", lambda _settings: database)
     monkeypatch.setenv("GANGWAY_ENGINE_DATABASE_URL", str(database.url))
     monkeypatch.setenv("GANGWAY_ENGINE_BROKER_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setenv("GANGWAY_ENGINE_VAULT_KEYS", NEW)
