@@ -18,12 +18,13 @@ import structlog
 from pydantic import JsonValue
 from sqlmodel import Session, select
 
+from engine.access import DEFAULT_ORGANIZATION, named
 from engine.backfill.fetch import Access, FetchError
 from engine.backfill.verdict import Failure, unreachable
 from engine.health import TroubleCode
 from engine.issuer import AppRefusedError, Issuer
 from engine.oauth_apps import OAuthClient, note_verdict, oauth_client
-from engine.providers.auth import Basic, Static, settled
+from engine.providers.auth import Basic, Installation, Static, settled
 from engine.providers.catalogue import Catalogue, Provider
 from engine.providers.issue import Tokens
 from engine.providers.urls import ForbiddenUrlError
@@ -136,8 +137,17 @@ class Authority:
             fingerprint=credential.fingerprint,
             held=tokens,
             app_id=app_id if app else None,
-            app=app or self.own_apps.get(credential.provider),
+            app=app or self._own_app(session, credential),
         )
+
+    def _own_app(self, session: Session, credential: Credential) -> OAuthClient | None:
+        """The installation's app, where the credential is no mere number that anybody could give."""
+        kind = self.catalogue[credential.provider].credential_kinds[credential.kind]
+        if isinstance(kind.grant, Installation):
+            default = named(session, DEFAULT_ORGANIZATION)
+            if default is None or default.id != credential.org_id:
+                return None
+        return self.own_apps.get(credential.provider)
 
     def _renew(self, turn: Turn, issuer: Issuer) -> str:
         try:

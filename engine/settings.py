@@ -27,7 +27,10 @@ class ProviderOverrides(BaseModel):
     token_url: str | None = Field(default=None, pattern=r"^https?://[^/]")
     client_id: str | None = None
     client_secret: SecretStr | None = None
-    """The installation's own OAuth app, for credentials that name none; of a GitHub App, its private key."""
+    """The installation's own OAuth app, for credentials that name none; of a GitHub App, its private key.
+
+    A GitHub App serves the default organisation's credentials only (see docs/providers.md).
+    """
 
 
 class Settings(BaseSettings):

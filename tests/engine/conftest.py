@@ -24,6 +24,7 @@ from engine.api import create_app
 from engine.backfill.pace import Pace
 from engine.backfill.reader import Reader
 from engine.hints import READ
+from engine.oauth_apps import OAuthClient
 from engine.providers.catalogue import Catalogue, load_catalogue
 from engine.schema import migrate
 from engine.sealing import Safe
@@ -332,19 +333,33 @@ def worker(settings: Settings, database: Database, catalogue: Catalogue) -> Call
     return worker
 
 
+def register(api: httpx.Client, provider: str, app: OAuthClient) -> str:
+    """The id of an organisation's own OAuth app."""
+    told = {
+        "provider": provider,
+        "name": "own",
+        "client_id": app.client_id,
+        "client_secret": app.client_secret,
+    }
+    answer = api.post("/v1/oauth-apps", json=told)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["id"])
+
+
 @pytest.fixture
 def start(api: httpx.Client, hints: Any, stream: str, upstream: Any) -> Callable[..., tuple[str, list[UUID]]]:
     """Create a sync of everything a case expects; gives its path and its readings."""
 
     def start(case: Case, *collections: str) -> tuple[str, list[UUID]]:
         upstream.interfere = case.fake
+        app_id = register(api, "github", case.app) if case.app and case.provider == "github" else None
         body = {
             "provider": case.provider,
             "stream_id": stream,
             "name": "Choam",
             "collection_ids": collections or list(case.expected),
             "rate_limit": FAST,
-            "credential": {"properties": case.properties},
+            "credential": {"properties": case.properties, "oauth_app_id": app_id},
         }
         answer = api.post("/v1/syncs", json=body)
         assert answer.status_code == 200, answer.text

@@ -22,8 +22,9 @@ from engine.oauth_apps import OAuthClient
 from engine.providers.catalogue import Catalogue, load_catalogue
 from engine.sealing import Safe
 from engine.settings import ProviderOverrides, Settings
-from engine.tables import Credential
+from engine.tables import Credential, Organization
 from foundation.database import WRITES, Database, utc_now
+from tests.engine.conftest import register
 from tests.peers.providers.github import GitHub
 from tests.peers.providers.hubspot import HubSpot
 from tests.peers.providers.netsuite import NetSuite
@@ -345,11 +346,42 @@ def test_another_import_replaces_what_was_issued(authority: Any, imported: Any) 
     assert worker.access(row()).token == "access-2"
 
 
-def test_installation_tokens(authority: Any, imported: Any) -> None:
-    """An app's token is kept for its hour and asked for again when refused."""
+@pytest.fixture
+def installed(api: httpx.Client, imported: Any) -> Callable[[GitHub], Callable[[], Credential]]:
+    """Imports an installation of an App that the organisation has registered."""
+
+    def installed(fake: GitHub) -> Callable[[], Credential]:
+        app_id = register(api, "github", OAuthClient(fake.app_id, fake.private_key))
+        row: Callable[[], Credential] = imported(
+            {"kind": "github_app", "installation_id": 77}, oauth_app_id=app_id
+        )
+        return row
+
+    return installed
+
+
+def test_installation_of_another_organisation(
+    authority: Any, imported: Any, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever knows its number could have it, so the installation's own App serves the default one only."""
     fake = GitHub()
     row = imported({"kind": "github_app", "installation_id": 77})
     worker = authority(fake, (fake.app_id, fake.private_key))
+
+    assert failure(lambda: worker.access(row()))[0] is TroubleCode.CREDENTIAL_REJECTED
+    assert fake.requests == []
+
+    with database.read() as session:
+        name = session.get_one(Organization, row().org_id).name
+    monkeypatch.setattr("engine.authority.DEFAULT_ORGANIZATION", name)
+    assert worker.access(row()).token == "ghs_1"
+
+
+def test_installation_tokens(authority: Any, installed: Any) -> None:
+    """An app's token is kept for its hour and asked for again when refused."""
+    fake = GitHub()
+    row = installed(fake)
+    worker = authority(fake)
 
     first, again = worker.access(row()), worker.access(row())
     renewed = worker.access(row(), instead_of=first)
@@ -366,11 +398,11 @@ def test_installation_tokens(authority: Any, imported: Any) -> None:
         (502, TroubleCode.PROVIDER_UNAVAILABLE),
     ],
 )
-def test_refused_installations(authority: Any, imported: Any, status: int, code: TroubleCode) -> None:
+def test_refused_installations(authority: Any, installed: Any, status: int, code: TroubleCode) -> None:
     """Gone or suspended is the credential's trouble; a signature that is not taken is the app's."""
     fake = GitHub()
-    row = imported({"kind": "github_app", "installation_id": 77})
-    worker = authority(lambda _request: httpx.Response(status), (fake.app_id, fake.private_key))
+    row = installed(fake)
+    worker = authority(lambda _request: httpx.Response(status))
 
     assert failure(lambda: worker.access(row()))[0] is code
 
