@@ -5,8 +5,9 @@
 Starts the engine with several workers beside a provider that notes when each request arrives, and has it
 backfill a few syncs of four collections each. Prints for each sync how many requests at most arrived within
 any interval and were under way at once, and how long the backfill took compared to the ideal, the number of
-requests divided by the rate. With `--slow`, so many syncs that may ask once a second backfill meanwhile; the
-others should not notice. Everything runs on loopback and ends with the command, which fails if a limit broke.
+requests divided by the rate. With `--slow`, so many syncs that may ask once a second backfill meanwhile, with
+`--eager` so many without a limit; the others should hardly notice. Everything runs on loopback and ends with
+the command, which fails if a limit broke.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from tests.support.databases import KINDS, empty_database
 COLLECTIONS = ("charge", "customer", "invoice", "product")
 PAGE = 100
 GIVE_UP_AFTER_S = 300.0
+AS_FAST_AS_CAN_BE = {"allowed_requests": 10_000, "interval": 1}
 ONCE_A_SECOND = {"allowed_requests": 1, "interval": 1}
 
 
@@ -72,6 +74,8 @@ def backfill(options: argparse.Namespace, engine: Engine, stripe: BulkStripe) ->
     stream = engine.http.post("/streams", json={"slug": "main"}).raise_for_status().json()["id"]
     for number in range(options.slow):
         create(engine, stream, f"slow{number}", ONCE_A_SECOND)
+    for number in range(options.eager):
+        create(engine, stream, f"eager{number}", AS_FAST_AS_CAN_BE)
     names = [f"measured{number}" for number in range(options.syncs)]
     paths = [create(engine, stream, name, limit) for name in names]
 
@@ -150,6 +154,7 @@ def main() -> None:
     parser.add_argument("--interval", type=int, default=1, help="seconds")
     parser.add_argument("--concurrent", type=int, default=0, help="most requests of a sync at once; 0: any")
     parser.add_argument("--slow", type=int, default=0, help="further syncs that may ask once a second")
+    parser.add_argument("--eager", type=int, default=0, help="further syncs that may ask as fast as they can")
     parser.add_argument("--latency-ms", type=float, default=10, help="how long the provider takes to answer")
     parser.add_argument("--database", choices=KINDS, default="sqlite")
     parser.add_argument("--runs", type=int, default=3)
