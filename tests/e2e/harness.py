@@ -37,6 +37,11 @@ class Process:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     @property
+    def pid(self) -> int:
+        assert self._popen is not None
+        return self._popen.pid
+
+    @property
     def is_running(self) -> bool:
         return self._popen is not None and self._popen.poll() is None
 
