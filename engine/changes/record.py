@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlmodel import Session
 
-from engine.backfill.append import Arrival, Target, append, find_known
+from engine.backfill.append import SKEW, Arrival, Target, append, find_known
 from engine.backfill.claim import Claim, Held, hold, release
 from engine.backfill.outcome import go_on, record_failure, succeed, target_of
 from engine.backfill.store import cutoff_of, is_in_doubt, store
@@ -103,12 +103,13 @@ def record_object(
 def give_up_asking(
     session: Session, claim: Claim, ask: Ask, now: datetime, *, rhythm: Rhythm
 ) -> Claim | None:
-    """An object that cannot be read alone: the next pass over its collection, due now, will tell."""
+    """An object that cannot be read alone: a pass over its collection, due now, will tell, or has told."""
     held = hold(session, claim)
     if held is None:
         return None
     for each in passes_of(session, held.sync.id):
-        if each.collection_id == ask.collection_id and each.due_at is not None:
+        has_told = is_over(each) and each.started_at and each.started_at > ask.touched_at + SKEW
+        if each.collection_id == ask.collection_id and each.due_at is not None and not has_told:
             each.due_at = min(each.due_at, now)
     held.progress.position = Position.of(held.progress.position).without(ask).stored()
     return _next(session, claim, held, now, rhythm)

@@ -1,9 +1,12 @@
 """What two readings saw differently at the same moment is settled, also where no event tells (section 12)."""
 
+from datetime import timedelta
 from typing import Any
 
 import httpx
 
+from engine.tables import ReadingKind
+from foundation.database import utc_now
 from tests.engine.watching import CUSTOMERS, Account
 
 
@@ -74,3 +77,18 @@ def test_an_object_that_a_pass_overtook(account: Account, upstream: Any, watch: 
     watched.look()
 
     assert watched.alive()["cus_0"]["name"] == "not told"
+
+
+def test_a_pass_need_not_tell_twice(account: Account, upstream: Any, watch: Any) -> None:
+    """An event from before the last pass about what that did not meet, and what cannot be read alone."""
+    upstream.fill(CUSTOMERS, 1)
+    watched = watch()
+    account.put("cus_new", name="short-lived", at=utc_now() - timedelta(seconds=10))
+    account.drop("cus_new", is_told=False)
+    account.trouble = lambda request: httpx.Response(400) if "cus_new" in request.url.path else None
+
+    watched.look()
+
+    assert "cus_new" not in watched.records()
+    [whole] = watched.readings(ReadingKind.PASS)
+    assert whole.due_at > utc_now() + timedelta(hours=23)
