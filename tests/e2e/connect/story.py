@@ -76,7 +76,7 @@ def check_syncs(stage: Stage) -> None:
 
 def check_kept_secret(stage: Stage) -> None:
     """Whatever leads to the account is in no log, however much is logged."""
-    product, log = stage.product, stage.engine.web.output + stage.engine.work.output
+    product, log = stage.product, stage.engine.web.output + stage.engine.workers[0].output
     told = [each.query[name] for each in product.arrivals for name in each.query.keys() & {"code", "state"}]
     captured = product.credential["properties"]["refresh_token"]
     assert "request.answered" in log
