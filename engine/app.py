@@ -25,14 +25,20 @@ SHARED_SLICE_S: Final = 0.3
 log = structlog.get_logger(__name__)
 
 
+class TaskFailedError(Exception):
+    """Stands for an error whose words are better not repeated."""
+
+
 class DiscreetTask(Task[..., None]):
-    """Tells of an error which and where it was. Celery would repeat its words, and they may hold a secret."""
+    """Fails with an error's type and place. Celery would repeat its words, and they may hold a secret."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         try:
             self.run(*args, **kwargs)
-        except Exception as exc:  # noqa: BLE001  # the sweep offers the rows again
-            log.error("task.failed", task=self.name, error=type(exc).__name__, at=place_of(exc))  # noqa: TRY400
+        except Exception as exc:  # noqa: BLE001  # whatever it is, others would print it
+            error, place = type(exc).__name__, place_of(exc)
+            log.error("task.failed", task=self.name, error=error, at=place)  # noqa: TRY400  # without its words
+            raise TaskFailedError(f"{error} at {place}") from None
 
 
 def create_celery(broker_url: str, reader: Reader) -> Celery:

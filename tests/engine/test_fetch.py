@@ -42,8 +42,10 @@ def test_requests_that_cannot_be_made(client: httpx.Client, token: str, path: st
     assert failed.value.__suppress_context__ or failed.value.__context__ is None
 
 
-def test_errors_of_tasks_are_not_quoted(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Celery would log an error's words, and they may hold a secret: only what and where it was is told."""
+def test_errors_of_tasks_are_not_quoted(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The task has failed, and nobody repeats the error's words: only what and where it was is told."""
 
     def fail(*_: object) -> None:
         PASTED.encode("ascii")
@@ -52,8 +54,14 @@ def test_errors_of_tasks_are_not_quoted(reader: Reader, monkeypatch: pytest.Monk
     task = create_celery("redis://127.0.0.1:1/0", reader).tasks[READ]
 
     with capture_logs() as logs:
-        assert task.apply(args=[[]]).successful()
+        outcome = task.apply(args=[[]])
 
+    assert outcome.failed()
+    assert str(outcome.result).startswith("UnicodeEncodeError at test_fetch.py:")
+    assert "TaskFailedError" in outcome.traceback
+    assert not any(
+        words in text for text in (outcome.traceback, caplog.text) for words in (PASTED, ascii(PASTED)[1:-1])
+    )
     assert logs[0]["error"] == "UnicodeEncodeError"
     assert logs[0]["at"].startswith("test_fetch.py:")
     assert PASTED not in repr(logs)
