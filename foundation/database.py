@@ -90,6 +90,10 @@ class Database:
         """The engine that may write."""
         return self._writer
 
+    def now(self, session: Session) -> datetime:
+        """The database's clock, so that hosts whose clocks differ agree about leases."""
+        return utc_now() if self.is_sqlite else session.scalars(select(func.clock_timestamp())).one()
+
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One transaction that commits at the end of the block and rolls back when it raises."""

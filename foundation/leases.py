@@ -3,28 +3,29 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from uuid import UUID
+from typing import Generic, TypeVar
 
 import structlog
 
-Renew = Callable[[Mapping[UUID, int]], None]
-"""Prolongs the leases of rows, by id and fence; rows taken over by others are left alone."""
+K = TypeVar("K", bound=Hashable)
+Renew = Callable[[Mapping[K, int]], None]
+"""Prolongs the leases of rows, by key and fence; rows taken over by others are left alone."""
 
 log = structlog.get_logger(__name__)
 
 
-class Leases:
-    """What this process is working on: rows by id, each under the fence of its claim."""
+class Leases(Generic[K]):
+    """What this process is working on: rows by key, each under the fence of its claim."""
 
     def __init__(self, silent_at_most_s: float = math.inf) -> None:
         self._silent_at_most_s = silent_at_most_s
-        self._held: dict[UUID, tuple[int, float]] = {}
+        self._held: dict[K, tuple[int, float]] = {}
         self._lock = threading.Lock()
 
     @contextmanager
-    def holding(self, claims: Mapping[UUID, int]) -> Iterator[None]:
+    def holding(self, claims: Mapping[K, int]) -> Iterator[None]:
         """Hold these until the block ends, also when it ends badly."""
         self.hold(claims)
         try:
@@ -32,21 +33,21 @@ class Leases:
         finally:
             self.let_go(claims)
 
-    def hold(self, claims: Mapping[UUID, int]) -> None:
+    def hold(self, claims: Mapping[K, int]) -> None:
         """Hold what has just been claimed, or has just got further and so has a fresh lease anyway."""
         now = time.monotonic()
         with self._lock:
             self._held.update({row_id: (fence, now) for row_id, fence in claims.items()})
 
-    def let_go(self, claims: Mapping[UUID, int]) -> None:
+    def let_go(self, claims: Mapping[K, int]) -> None:
         """Each was done, unless it has been claimed anew since."""
         with self._lock:
             for row_id, fence in claims.items():
                 if row_id in self._held and self._held[row_id][0] == fence:
                     del self._held[row_id]
 
-    def held(self, silent_for_s: float = 0.0) -> dict[UUID, int]:
-        """What has said nothing for so long; what has for too long is stuck, and may be given up."""
+    def held(self, silent_for_s: float = 0.0) -> dict[K, int]:
+        """Rows not renewed for `silent_for_s` seconds, without those that have been silent for too long."""
         now = time.monotonic()
         with self._lock:
             return {
@@ -56,10 +57,10 @@ class Leases:
             }
 
 
-class LeaseKeeper:
+class LeaseKeeper(Generic[K]):
     """Renews, from a thread of its own, the leases that nothing else has renewed for a while."""
 
-    def __init__(self, leases: Leases, renew: Renew, *, every_s: float) -> None:
+    def __init__(self, leases: Leases[K], renew: Renew[K], *, every_s: float) -> None:
         self._leases = leases
         self._renew = renew
         self._every_s = every_s
@@ -76,7 +77,7 @@ class LeaseKeeper:
             if held := self._leases.held(silent_for_s=self._every_s / 2):
                 self._try_to_renew(held)
 
-    def _try_to_renew(self, held: Mapping[UUID, int]) -> None:
+    def _try_to_renew(self, held: Mapping[K, int]) -> None:
         try:
             self._renew(held)
         except Exception as exc:  # noqa: BLE001  # then leases run out, and the fence keeps us from harm

@@ -4,6 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from sqlalchemy import Index
 from sqlmodel import Field
 
 from foundation.database import UtcDateTime, new_id
@@ -21,13 +22,14 @@ class AttemptOutcome(StrEnum):
 
 
 class Attempt(Row, table=True):
-    """A finished try. Uneventful polls leave none: there would be too many to be of use."""
+    """A try that failed, or changed something without moving the connection; moves are in `transition`."""
 
     __tablename__ = "attempt"
+    __table_args__ = (Index("ix_attempt_tenant_finished_at", "tenant_id", "finished_at"),)
 
     id: UUID = Field(default_factory=new_id, primary_key=True)
-    connection_id: UUID = Field(foreign_key="connection.id", index=True)
-    tenant_id: UUID = Field(foreign_key="tenant.id", index=True)
+    connection_id: UUID = Field(foreign_key="connection.id")
+    tenant_id: UUID = Field(foreign_key="tenant.id")
     step: Step = Field(sa_type=enum_column(Step))
     number: int
     started_at: datetime = Field(sa_type=UtcDateTime)

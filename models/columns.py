@@ -5,7 +5,8 @@ from enum import StrEnum
 from typing import TypeVar
 
 from pydantic import JsonValue
-from sqlalchemy import Enum
+from sqlalchemy import JSON, Enum, Index, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field
 
 from foundation.database import JsonColumn, UtcDateTime, utc_now
@@ -20,6 +21,15 @@ E = TypeVar("E", bound=StrEnum)
 def enum_column(kind: type[E]) -> Enum:
     """Stores the values, not the member names, and lets a later release add one without a migration."""
     return Enum(kind, values_callable=lambda k: [m.value for m in k], native_enum=False, length=32)
+
+
+NullableJson = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+"""A JSON column whose None is the database's NULL."""
+
+
+def partial_index(name: str, *columns: str, where: str) -> Index:
+    """An index of the rows for which the condition holds, on both databases."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 
 
 def json_field() -> JsonObject:

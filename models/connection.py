@@ -3,35 +3,46 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Index, UniqueConstraint, text
+from sqlalchemy import Column, Index, UniqueConstraint
 from sqlmodel import Field
 
-from foundation.database import new_id, utc_now
+from foundation.database import new_id
 from models.base import Row
-from models.columns import Clock, JsonObject, clock_field, enum_column, instant, json_field, now_field
+from models.columns import (
+    Clock,
+    JsonObject,
+    NullableJson,
+    clock_field,
+    enum_column,
+    instant,
+    json_field,
+    now_field,
+    partial_index,
+)
 from models.lifecycle import State, Step, check_transition, next_step
 from models.transition import Transition
 
 
 class Connection(Row, table=True):
-    """A connection: what is wanted, what is true at the Management API, and when to look next."""
+    """A connection: what is wanted and what is true at the Management API. Its work is in `models.work`."""
 
     __tablename__ = "connection"
     __table_args__ = (
         UniqueConstraint("tenant_id", "provider", "slot"),
-        Index(
-            "ix_connection_due",
-            "due_at",
-            sqlite_where=text("due_at IS NOT NULL"),
-            postgresql_where=text("due_at IS NOT NULL"),
+        Index("ix_connection_tenant_state", "tenant_id", "state"),
+        Index("ix_connection_state_created", "state", "created_at"),
+        partial_index("ix_connection_problem", "error_code", "provider", where="error_code IS NOT NULL"),
+        partial_index("ix_connection_refused", "provider", "refused_at", where="refused_at IS NOT NULL"),
+        partial_index(
+            "ix_connection_released", "released_credential_id", where="released_credential_id IS NOT NULL"
         ),
     )
 
     id: UUID = Field(default_factory=new_id, primary_key=True)
-    tenant_id: UUID = Field(foreign_key="tenant.id", index=True)
+    tenant_id: UUID = Field(foreign_key="tenant.id")
     provider: str = Field(max_length=64)
     slot: str = Field(default="default", max_length=64)
-    state: State = Field(default=State.AWAITING_CREDENTIAL, sa_type=enum_column(State), index=True)
+    state: State = Field(default=State.AWAITING_CREDENTIAL, sa_type=enum_column(State))
 
     # what is wanted, by the newest events; every change raises the revision
     overrides: JsonObject = json_field()
@@ -42,7 +53,9 @@ class Connection(Row, table=True):
 
     # what is true at the Management API, as far as we know
     remote_credential_id: str | None = Field(default=None, max_length=64, index=True)
-    remote_sync_id: str | None = Field(default=None, max_length=64)
+    released_credential_id: str | None = Field(default=None, max_length=64)
+    """The credential that a removal last deleted: an import that was under way meanwhile must be repeated."""
+    remote_sync_id: str | None = Field(default=None, max_length=64, index=True)
     remote_stream_id: str | None = Field(default=None, max_length=64, index=True)
     applied_revision: int = 0
     create_sent_at: datetime | None = instant()
@@ -51,20 +64,14 @@ class Connection(Row, table=True):
     backfill_started_at: datetime | None = instant()
     initial_backfill_completed_at: datetime | None = instant()
 
-    # when to look next, and who is looking
-    due_at: datetime | None = instant()
-    hinted_until: datetime | None = instant()
-    """Until then a message about this row is believed to be under way."""
-    leased_until: datetime | None = instant()
-    fence: int = 0
-    attempts: int = 0
-    polls: int = 0
-    polled_at: datetime | None = instant()
-
     # what went wrong, for people
     error_code: str | None = Field(default=None, max_length=64)
     error_message: str | None = None
     error_advice: str | None = None
+    refused_at: datetime | None = instant()
+    """Since when every try has been refused, by the provider or by the Management API."""
+    change_problem: JsonObject | None = Field(default=None, sa_column=Column(NullableJson, nullable=True))
+    """Why the last wanted change could not be made: code, message and advice. The sync goes on without it."""
 
     ready_at: datetime | None = instant()
     created_at: datetime = now_field()
@@ -77,12 +84,12 @@ class Connection(Row, table=True):
 
     @property
     def next_step(self) -> Step | None:
-        return next_step(self.state, is_outdated=self.is_outdated)
+        """The step of the lifecycle that this connection asks for."""
+        return next_step(self.state, has_sync=self.remote_sync_id is not None)
 
-    def is_leased(self, now: datetime) -> bool:
-        return self.leased_until is not None and self.leased_until > now
-
-    def transition_to(self, target: State, *, why: str, task_id: str | None = None) -> Transition:
+    def transition_to(
+        self, target: State, *, why: str, attempt: int = 0, task_id: str | None = None
+    ) -> Transition:
         """Move to another state or raise; the returned history row goes into the same transaction."""
         check_transition(self.state, target)
         moved = Transition(
@@ -91,7 +98,7 @@ class Connection(Row, table=True):
             from_state=self.state,
             to_state=target,
             why=why,
-            attempt=self.attempts,
+            attempt=attempt,
             task_id=task_id,
         )
         self.state = target
@@ -101,9 +108,4 @@ class Connection(Row, table=True):
         return moved
 
     def forget_error(self) -> None:
-        self.error_code = self.error_message = self.error_advice = None
-
-    def want_now(self, now: datetime | None = None) -> None:
-        """Ask for the next step at once, with a full set of attempts."""
-        self.due_at = now or utc_now()
-        self.attempts = 0
+        self.error_code = self.error_message = self.error_advice = self.refused_at = None

@@ -41,7 +41,7 @@ ALLOWED_TRANSITIONS: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
         _S.BACKFILLING: frozenset({_S.READY, _S.DEGRADED, _S.REQUESTED, _S.FAILED, _S.PAUSED, _S.REMOVING}),
         _S.READY: frozenset({_S.DEGRADED, _S.PAUSED, _S.REQUESTED, _S.REMOVING}),
         _S.DEGRADED: frozenset({_S.READY, _S.BACKFILLING, _S.REQUESTED, _S.FAILED, _S.PAUSED, _S.REMOVING}),
-        _S.FAILED: frozenset({_S.REQUESTED, _S.REMOVING}),
+        _S.FAILED: frozenset({_S.REQUESTED, _S.BACKFILLING, _S.READY, _S.PAUSED, _S.REMOVING}),
         _S.PAUSED: frozenset({_S.BACKFILLING, _S.READY, _S.REQUESTED, _S.REMOVING}),
         _S.REMOVING: frozenset({_S.REMOVED}),
         _S.REMOVED: frozenset({_S.AWAITING_CREDENTIAL}),
@@ -50,6 +50,9 @@ ALLOWED_TRANSITIONS: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
 
 WITH_SYNC: Final = frozenset({_S.BACKFILLING, _S.READY, _S.DEGRADED, _S.PAUSED})
 """States in which a sync exists at the Management API and is watched."""
+
+WATCHED: Final = WITH_SYNC | {_S.FAILED}
+"""States whose sync, if there is one, is looked at: a failed connection recovers when its sync does."""
 
 
 class InvalidTransitionError(Exception):
@@ -71,10 +74,10 @@ def check_transition(current: State, target: State) -> None:
         raise InvalidTransitionError(current, target)
 
 
-def next_step(state: State, *, is_outdated: bool) -> Step | None:
-    """The step that a connection in this state asks for; outdated means its sync lacks wanted changes."""
-    if state in WITH_SYNC:
-        return Step.UPDATE if is_outdated else Step.POLL
+def next_step(state: State, *, has_sync: bool) -> Step | None:
+    """The step of the lifecycle that a connection in this state asks for."""
+    if state in WATCHED:
+        return Step.POLL if has_sync else None
     return {_S.REQUESTED: Step.CAPTURE, _S.CAPTURED: Step.CREATE, _S.REMOVING: Step.REMOVE}.get(state)
 
 

@@ -3,6 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
+from sqlalchemy import Index
 from sqlmodel import Field
 
 from foundation.database import new_id
@@ -15,10 +16,11 @@ class Transition(Row, table=True):
     """One move of one connection: when, from where, to where, and why."""
 
     __tablename__ = "transition"
+    __table_args__ = (Index("ix_transition_tenant_at", "tenant_id", "at"),)
 
     id: UUID = Field(default_factory=new_id, primary_key=True)
-    connection_id: UUID = Field(foreign_key="connection.id", index=True)
-    tenant_id: UUID = Field(foreign_key="tenant.id", index=True)
+    connection_id: UUID = Field(foreign_key="connection.id")
+    tenant_id: UUID = Field(foreign_key="tenant.id")
     at: datetime = now_field()
     from_state: State = Field(sa_type=enum_column(State))
     to_state: State = Field(sa_type=enum_column(State))

@@ -3,11 +3,11 @@
 from celery import Task
 
 from models import Step
-from tasks.edge import perform
+from tasks.edge import perform, step
 from worker.app import app
 
 
 @app.task(name=Step.CAPTURE, bind=True, max_retries=None)
-def capture(self: "Task[..., None]", connection_ids: list[str]) -> None:
-    """Bring the credentials of these connections to the Management API."""
-    perform(self, Step.CAPTURE, connection_ids)
+def capture(self: "Task[..., str]") -> str:
+    """Bring the credentials that are due to the Management API, and create their syncs."""
+    return perform(self, step(Step.CAPTURE))

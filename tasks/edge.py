@@ -1,28 +1,53 @@
-"""The thin edge that all step tasks share: ids in, one run, and what the queue is asked for next."""
+"""The thin edge that all tasks share: one run, its summary, and what the queue is asked for next."""
 
-from uuid import UUID
+from collections.abc import Callable
+from datetime import timedelta
 
 import structlog
 from celery import Task
 
 from foundation.queue import MAX_COUNTDOWN_S
 from models import Step
-from worker.hints import publish
-from worker.runtime import runtime
+from worker.queue.wakeups import wake
+from worker.runtime import Runtime, runtime
+from worker.steps.report import Report
 from worker.steps.run import run_step
 
 
-def perform(task: "Task[..., None]", step: Step, connection_ids: list[str]) -> None:
-    """Do the step for these connections; running it again is harmless.
+class ConnectionsFailedError(Exception):
+    """Connections failed for good in this run. Names tenant, provider and code; the run is complete."""
 
-    What failed for the moment goes back to the queue as a retry of this task, when the wait is short. Each
-    row is due by itself all the same, should the message get lost.
+
+class TryAgainError(Exception):
+    """Some connections are to be tried again; the message is the summary of the run."""
+
+
+Run = Callable[[Runtime, str], Report]
+"""Does one batch, for the task with this id."""
+
+
+def step(which: Step) -> Run:
+    """Run this step of the lifecycle."""
+
+    def run(runtime: Runtime, task_id: str) -> Report:
+        return run_step(runtime, which, task_id=task_id)
+
+    return run
+
+
+def perform(task: "Task[..., str]", run: Run) -> str:
+    """Run once and say what happened. Running it again is harmless.
+
+    A full batch wakes the next run. Connections that failed for the moment bring the task back as a retry
+    when the wait is short; their rows are due by themselves all the same, should that message get lost.
     """
-    task_id = task.request.id
+    task_id = str(task.request.id)
     with structlog.contextvars.bound_contextvars(task_id=task_id):
-        done = run_step(runtime(), step, [UUID(i) for i in connection_ids], task_id=task_id)
-        for next_step, ids in done.due.items():
-            publish(task.app, next_step, ids)
-        countdown = done.retry_in.total_seconds()
-    if done.to_retry and countdown <= MAX_COUNTDOWN_S:
-        raise task.retry(args=([str(i) for i in done.to_retry],), countdown=countdown)
+        report = run(runtime(), task_id)
+    if report.is_full:
+        wake(task.app, str(task.name))
+    if report.failed:
+        raise ConnectionsFailedError(f"{report.failures} ({report.summary})")
+    if report.retry_in is not None and report.retry_in <= timedelta(seconds=MAX_COUNTDOWN_S):
+        raise task.retry(exc=TryAgainError(report.summary), countdown=report.retry_in.total_seconds())
+    return report.summary

@@ -12,7 +12,10 @@ from worker.settings import Settings
 ONBOARDING: Final = "onboarding"
 POLLING: Final = "polling"
 MAINTENANCE: Final = "maintenance"
+FOLLOW: Final = "sync.follow"
 SWEEP: Final = "maintenance.sweep"
+SPREAD: Final = "tenant.spread"
+PURGE: Final = "maintenance.purge"
 
 QUEUE_OF: Final[dict[str, str]] = {
     Step.CAPTURE: ONBOARDING,
@@ -20,11 +23,16 @@ QUEUE_OF: Final[dict[str, str]] = {
     Step.UPDATE: ONBOARDING,
     Step.REMOVE: ONBOARDING,
     Step.POLL: POLLING,
+    FOLLOW: POLLING,
     SWEEP: MAINTENANCE,
+    SPREAD: MAINTENANCE,
+    PURGE: MAINTENANCE,
 }
 """Polls never stand behind a burst of creates, and the sweep stands behind neither."""
 
-app = Celery("gangway", include=["tasks.credential", "tasks.sync", "tasks.maintenance"])
+PURGE_EVERY_S: Final = 3600.0
+
+app = Celery("gangway", include=["tasks.credential", "tasks.sync", "tasks.tenant", "tasks.maintenance"])
 
 
 def configure(settings: Settings, role: Role) -> Celery:
@@ -35,12 +43,13 @@ def configure(settings: Settings, role: Role) -> Celery:
         task_queues=[Queue(name) for name in sorted(set(QUEUE_OF.values()))],
         task_routes={task: {"queue": queue} for task, queue in QUEUE_OF.items()},
         beat_schedule={
-            "sweep": {
-                "task": SWEEP,
-                "schedule": settings.sweep_every_s,
-                # sweeps that piled up while no worker ran are worth no more than the newest
-                "options": {"expires": max(5.0, 3 * settings.sweep_every_s)},
-            }
+            "sweep": _every(SWEEP, settings.sweep_every_s),
+            "purge": _every(PURGE, PURGE_EVERY_S),
         },
     )
     return app
+
+
+def _every(task: str, seconds: float) -> dict[str, object]:
+    # messages that piled up while no worker ran are worth no more than the newest
+    return {"task": task, "schedule": seconds, "options": {"expires": max(5.0, 3 * seconds)}}

@@ -26,9 +26,6 @@ class TransientError(ProvisioningError):
     def __str__(self) -> str:
         return self.reason
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.reason, self.retry_after_s, self.may_have_happened)
-
 
 class ApiUnavailableError(TransientError):
     """A timeout, the network, or a 5xx."""
@@ -45,7 +42,7 @@ class RateLimitedError(TransientError):
 
 
 class PausedError(RateLimitedError):
-    """Somebody else was told 429: nothing was sent."""
+    """Calls are paused for all workers: nothing was sent."""
 
 
 class ApiTokenError(TransientError):
@@ -72,6 +69,13 @@ class UnreadableSecretError(TransientError):
 
     code = "vault_key_missing"
     advice = "Put the named key back into GANGWAY_VAULT_KEYS and restart, or send the credential again."
+
+
+class CredentialReleasedError(TransientError):
+    """The imported credential was being deleted for another connection of the same account."""
+
+    code = "credential_released"
+    advice = "Nothing to do: the credential is imported again."
 
 
 class StillUncertainError(TransientError):
@@ -111,7 +115,7 @@ class NotFoundError(ApiRejectedError):
 
 
 class UnusableAnswerError(TransientError):
-    """A success whose body is not what the contract promises: a proxy's page, or not our kind of API."""
+    """An answer that is not what the contract promises: a proxy's page, or another kind of API."""
 
     code = "unusable_answer"
     advice = "Check that GANGWAY_API_URL names an API that follows the contract."
@@ -122,12 +126,6 @@ class PlanError(PermanentError):
 
     code = "plan_incomplete"
     advice = "Complete the plan in the plans file, restart, and send tenant.updated or credential.provided."
-
-
-def _rebuild(
-    kind: type[TransientError], reason: str, retry_after_s: float | None, may_have_happened: bool
-) -> TransientError:
-    return kind(reason, retry_after_s=retry_after_s, may_have_happened=may_have_happened)
 
 
 def _flat(reason: object) -> str:

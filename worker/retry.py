@@ -24,9 +24,10 @@ def retry_delay(
 ) -> timedelta:
     """Exponential backoff with full jitter; what the server asks for wins, with a little jitter on top.
 
-    `attempt` counts from 1, the try that has just failed.
+    `attempt` counts from 1, the try that has just failed. A server that asks for no wait at all gets the
+    backoff, so that it is never called in a tight loop.
     """
-    if retry_after_s is not None:
+    if retry_after_s is not None and retry_after_s > 0:
         wanted = min(max(retry_after_s, BASE_S / 10), MAX_RETRY_AFTER_S)
         return timedelta(seconds=wanted * (1 + JITTER * rand()))
     ceiling = min(CAP_S, BASE_S * 2 ** min(attempt - 1, 16))

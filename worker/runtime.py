@@ -1,7 +1,7 @@
 """What a process needs to work: opened once, after any fork, and closed when it ends."""
 
+import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,19 +9,23 @@ from functools import cache
 from types import TracebackType
 from typing import Self
 
+import redis
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from foundation.database import Database
 from foundation.vault import Vault
-from worker.gate import Gate, gate_for
-from worker.management import AsyncManagementApi, ManagementApi
-from worker.management.client import MAX_CONNECTIONS
-from worker.outage import Outage
+from worker.limits import Limits, RedisLimits, pause_asked_for
+from worker.management import ManagementApi
+from worker.management.calls import Answer
 from worker.plans import Plans
-from worker.rows.leases import LeaseKeeper
+from worker.policy import RetryPolicy
+from worker.queue.leases import ClaimKeeper
 from worker.settings import Settings, settings
+from worker.steps.judge import Paces
+from worker.steps.poll import StreamSizes
 from worker.steps.streams import Streams
-from worker.steps.verdict import RetryPolicy
+
+REDIS_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -33,15 +37,12 @@ class Runtime:
     vault: Vault
     plans: Plans
     api: ManagementApi
-    async_api: AsyncManagementApi
-    portal: BlockingPortal
-    """The event loop in which `async_api` lives."""
+    loop: asyncio.AbstractEventLoop
+    """In which all calls of the API run."""
     streams: Streams
-    gate: Gate
-    outage: Outage
-    leases: LeaseKeeper
-    calls: ThreadPoolExecutor
-    """Runs the calls of all steps, so that a process never has more under way than it has connections."""
+    sizes: StreamSizes
+    limits: Limits
+    leases: ClaimKeeper
     _resources: ExitStack
 
     @property
@@ -58,45 +59,42 @@ class Runtime:
 
     @property
     def policy(self) -> RetryPolicy:
-        parked_pace = timedelta(seconds=self.settings.parked_retry_s)
-        return RetryPolicy(self.settings.max_attempts, parked_pace)
+        return RetryPolicy(
+            self.settings.max_attempts,
+            timedelta(seconds=self.settings.parked_retry_s),
+            refusals=self.settings.refusals,
+            refusal_lasts=timedelta(seconds=self.settings.refusal_lasts_s),
+        )
+
+    def paces(self, *, is_followed: bool) -> Paces:
+        return Paces(self.health_pace, self.policy.parked_pace, is_followed=is_followed)
 
     @classmethod
     def open(
-        cls,
-        settings: Settings,
-        *,
-        api: ManagementApi | None = None,
-        async_api: AsyncManagementApi | None = None,
+        cls, settings: Settings, *, api: ManagementApi | None = None, limits: Limits | None = None
     ) -> Self:
         """Open databases, clients and threads; `close` ends them all."""
         plans = Plans.load(settings.plans_file)
-        token = settings.api_token.get_secret_value()
         with ExitStack() as resources:
             database = Database(settings.database_url.get_secret_value())
             resources.callback(database.dispose)
-            api = api or ManagementApi(settings.api_url, token)
-            resources.callback(api.close)
-            portal = resources.enter_context(start_blocking_portal())
-            async_api = async_api or portal.call(AsyncManagementApi, settings.api_url, token)
-            resources.enter_context(portal.wrap_async_context_manager(async_api))
-            leases = LeaseKeeper(database, timedelta(seconds=settings.lease_s))
+            limits = limits or _limits(settings)
+            portal = resources.enter_context(start_blocking_portal(backend_options={"use_uvloop": True}))
+            api = api or portal.call(_client, settings, limits)
+            resources.callback(portal.call, api.close)
+            leases = ClaimKeeper(database, timedelta(seconds=settings.lease_s))
             resources.callback(leases.close)
-            calls = ThreadPoolExecutor(MAX_CONNECTIONS, thread_name_prefix="call")
-            resources.enter_context(calls)
             return cls(
                 settings=settings,
                 database=database,
                 vault=settings.vault(),
                 plans=plans,
                 api=api,
-                async_api=async_api,
-                portal=portal,
+                loop=_loop_of(portal),
                 streams=Streams(api),
-                gate=gate_for(settings.broker_url.get_secret_value()),
-                outage=Outage(),
+                sizes=StreamSizes(),
+                limits=limits,
                 leases=leases,
-                calls=calls,
                 _resources=resources.pop_all(),
             )
 
@@ -110,6 +108,28 @@ class Runtime:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _limits(settings: Settings) -> RedisLimits:
+    url = settings.broker_url.get_secret_value()
+    client = redis.Redis.from_url(url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S)
+    return RedisLimits(client, rate=settings.api_rate, burst=settings.api_burst)
+
+
+def _client(settings: Settings, limits: Limits) -> ManagementApi:
+    def observe(answer: Answer) -> None:
+        wait = pause_asked_for(answer.headers)
+        if wait is not None:  # not in the loop's own thread, which must never wait for Redis
+            asyncio.get_running_loop().run_in_executor(None, limits.pause, wait)
+
+    return ManagementApi(settings.api_url, settings.api_token.get_secret_value(), observe=observe)
+
+
+def _loop_of(portal: BlockingPortal) -> asyncio.AbstractEventLoop:
+    async def running() -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    return portal.call(running)
 
 
 _opening = threading.Lock()

@@ -53,7 +53,19 @@ class Settings(BaseSettings):
     parked_retry_s: Seconds = 900
     """The slow pace at which a connection that used up its attempts is tried again."""
     health_poll_s: Seconds = 300
-    """How often a ready connection is looked at."""
+    """How often a ready connection is looked at, where the Management API has no feed of changes."""
+    refusals: Annotated[int, Field(ge=1)] = 3
+    """So many refusals in a row are needed before a connection is called failed ..."""
+    refusal_lasts_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 120
+    """... and so much time between the first and the last of them."""
+    api_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Requests per second that all workers together may send to the Management API; unlimited if unset."""
+    api_burst: Annotated[int, Field(ge=0)] = 0
+    """How many of them may be sent at once; by default as many as in one second."""
+    history_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 180
+    """How long attempts, moves and received events are kept."""
+    failed_secret_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 14
+    """How long the sealed credential of a connection is kept that failed before it could be imported."""
     webhook_tolerance_s: Annotated[float, Field(gt=0, le=300)] = 300
     stalled_after_s: Seconds = 45
     """A worker that makes no progress for so long, while messages wait, exits to be restarted."""

@@ -1,44 +1,67 @@
-"""The sweep: offers every due row to the queue. It finds what messages lost, and it drives all polling."""
+"""The sweep: counts what is due and wakes workers for it. It finds what lost messages left behind."""
 
+import math
 from collections.abc import Mapping
+from typing import Final
 
 import structlog
 from celery import Celery
 
-from foundation.backlog import BACKLOG_LIMIT
 from foundation.backlog import backlog as lengths
-from foundation.database import utc_now
 from models import Step
-from worker.app import QUEUE_OF
-from worker.errors import PausedError
-from worker.hints import publish
-from worker.rows.due import DueRows, take_due
-from worker.rows.record import HINT_GRACE
+from worker.app import FOLLOW, QUEUE_OF, SPREAD
+from worker.intake.spread import is_spreading
+from worker.queue.schedule import due_counts
+from worker.queue.wakeups import wake
 from worker.runtime import Runtime
+from worker.steps.feed import is_due as is_feed_due
+from worker.steps.run import batch_size
 
 log = structlog.get_logger()
 
+WAKE_AT_MOST: Final = 4
+"""Wake-ups of one step that may wait at the same time: each takes a batch, and a full one wakes the next."""
 
-def sweep(runtime: Runtime, app: Celery) -> DueRows:
-    """Offer what is due to the queues that have room; returns what was offered."""
-    try:
-        runtime.gate.check()
-    except PausedError:
+
+def sweep(runtime: Runtime, app: Celery) -> Mapping[str, int]:
+    """Wake workers for what is due; returns how many wake-ups of each task were sent.
+
+    One sweep at a time over all processes: another one that begins meanwhile does nothing.
+    """
+    with runtime.database.alone("sweep") as is_alone:
+        if not is_alone:
+            return {}
+        wanted = _wanted(runtime)
+    if not wanted:
         return {}
-    steps = steps_with_room(backlog(app))
-    if not steps:
-        log.warning("sweep.waits", reason="every queue is full")
-        return {}
-    with runtime.database.write() as session:
-        due = take_due(session, now=utc_now(), hint_for=HINT_GRACE, steps=steps)
-    for step, ids in due.items():
-        publish(app, step, ids)
-    return due
+    room = _room(app)
+    sent = {}
+    for task, count in wanted.items():
+        sent[task] = min(count, room.get(QUEUE_OF[task], 0))
+        wake(app, task, count=sent[task])
+    return sent
 
 
-def steps_with_room(waiting: Mapping[str, int]) -> set[Step]:
-    """The steps whose queue is short enough to take more."""
-    return {step for step in Step if waiting.get(QUEUE_OF[step], 0) < BACKLOG_LIMIT}
+def _wanted(runtime: Runtime) -> dict[str, int]:
+    largest = WAKE_AT_MOST * max(batch_size(step) for step in Step)
+    with runtime.database.read() as session:
+        now = runtime.database.now(session)
+        due = due_counts(session, now=now, at_most=largest)
+        wanted: dict[str, int] = {
+            step: min(math.ceil(count / batch_size(step)), WAKE_AT_MOST)
+            for step, count in due.items()
+            if count
+        }
+        if is_feed_due(session, now=now):
+            wanted[FOLLOW] = 1
+        if is_spreading(session):
+            wanted[SPREAD] = 1
+    return wanted
+
+
+def _room(app: Celery) -> dict[str, int]:
+    """How many more wake-ups each queue takes before they are only waiting."""
+    return {queue: max(WAKE_AT_MOST - waiting, 0) for queue, waiting in backlog(app).items()}
 
 
 def backlog(app: Celery) -> dict[str, int]:

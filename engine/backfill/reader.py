@@ -64,7 +64,7 @@ class Reader:
     slice_s: float = SLICE_S
     own_apps: Mapping[str, OAuthClient] = field(default_factory=dict)
     rhythm: Rhythm = field(default_factory=Rhythm)
-    leases: Leases = field(default_factory=lambda: Leases(SILENT_AT_MOST_S))
+    leases: Leases[UUID] = field(default_factory=lambda: Leases(SILENT_AT_MOST_S))
     beds: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(BEDS))
     """How many threads may sleep until a rate limit lets them go on, while others wait for a thread."""
     is_crowded: Callable[[], bool] = lambda: False

@@ -63,7 +63,6 @@ def work(
         known = ", ".join(sorted(set(QUEUE_OF.values())))
         raise typer.BadParameter(f"no queue {', '.join(sorted(unknown))}; there are: {known}")
     app = configure(current, Role.CONSUMER)
-    _wake_parked(current)
     watch_progress(current, app, wanted)
     node = f"{name}-{os.getpid()}@{socket.gethostname()}"
     threads = ["--pool=threads", f"--concurrency={concurrency}"]
@@ -109,17 +108,6 @@ def _prepared(service: str, *, needs_schema: bool = True) -> "Settings":
     if needs_schema:
         _check_schema(current)
     return current
-
-
-def _wake_parked(current: "Settings") -> None:
-    """A restart often mends what put connections off: a token, a URL, a certificate."""
-    from foundation.database import Database, utc_now
-    from worker.outage import wake_parked
-
-    database = Database(current.database_url.get_secret_value())
-    with database.write() as session:
-        wake_parked(session, now=utc_now())
-    database.dispose()
 
 
 def _check_schema(current: "Settings") -> None:

@@ -21,6 +21,11 @@ def print_overview(overview: Overview, console: Console, now: datetime) -> None:
         console.print(f"{len(overview.data)} of {overview.tenants} tenants; --limit shows more.")
     counts = ", ".join(f"{count} {state}" for state, count in overview.connections_by_state.items())
     console.print(f"Connections: {counts or 'none yet'}.")
+    for incident in overview.incidents:
+        console.print(
+            f"Incident: {plain(incident.provider)} refuses {incident.tenants} tenants ({incident.code}) "
+            f"since {age(now - incident.since)}; none of them is called failed by it."
+        )
     if waiting := overview.oldest_waiting:
         who = f"{plain(waiting.external_id)} ({waiting.provider})"
         console.print(f"Waiting the longest: {who}, {waiting.state}, for {age(now - waiting.since)}.")
@@ -35,6 +40,7 @@ def print_tenant(tenant: TenantDetail, console: Console, now: datetime) -> None:
         _print_connection(connection, console, now)
     _print_history(tenant, console)
     _print_attempts(tenant, console)
+    _print_events(tenant, console)
 
 
 def plain(text: str | None) -> Text:
@@ -84,6 +90,9 @@ def _print_connection(connection: ConnectionView, console: Console, now: datetim
     if error := connection.error:
         console.print(Text.assemble("  ", (error.code, "red"), ": ", plain(error.message)))
         console.print(plain(f"  what to do: {error.advice or 'nothing is known to help'}"))
+    if change := connection.change_error:
+        console.print(Text.assemble("  last change: ", (change.code, "red"), ": ", plain(change.message)))
+        console.print(plain(f"  what to do: {change.advice or 'nothing is known to help'}"))
 
 
 def _print_history(tenant: TenantDetail, console: Console) -> None:
@@ -111,6 +120,22 @@ def _print_attempts(tenant: TenantDetail, console: Console) -> None:
             plain(attempt.error_code),
         )
     console.print("\nLast attempts, newest first")
+    console.print(table)
+
+
+def _print_events(tenant: TenantDetail, console: Console) -> None:
+    table = _lines("received", "stamped", "source", "event", "message id", "applied")
+    for event in tenant.last_events:
+        applied = "yes" if event.applied else f"no: {event.reason}"
+        table.add_row(
+            _instant(event.received_at),
+            _instant(event.occurred_at),
+            event.source,
+            event.type,
+            plain(event.message_id),
+            applied,
+        )
+    console.print("\nLast events, newest first")
     console.print(table)
 
 

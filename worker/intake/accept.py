@@ -1,16 +1,16 @@
-"""Accepting a message: inbox, tenant and connections change together, in one transaction, or not at all."""
+"""Accepting messages: inbox, tenants, connections and work change in one transaction, or not at all."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 from urllib.parse import quote
 from uuid import UUID
 
-from sqlalchemy import Insert
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
-from foundation.database import new_id, utc_now
+from foundation.database import new_id
 from foundation.vault import Vault
 from models import Connection, InboundEvent, State, Step, Tenant, tenant_state
 from models.columns import JsonObject
@@ -23,20 +23,30 @@ from worker.intake.events import (
     TenantCreated,
     TenantDeleted,
     TenantProfile,
+    TenantUpdated,
+)
+from worker.intake.load import (
+    Tenants,
+    known_events,
+    locked_connections,
+    locked_tenants,
+    with_many_connections,
 )
 from worker.intake.newest import apply_presence, apply_profile, is_newer, merged, stamped
 from worker.plans import Plans
-from worker.rows.locks import in_lock_order
-from worker.rows.record import HINT_GRACE
-from worker.rows.wishes import heed
+from worker.queue.desired import apply_desired
+from worker.queue.want import want_work
+
+NIL: Final = UUID(int=0)
+STALE: Final = "nothing in it is newer than what is known"
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The answer to a message, and the rows to look at now."""
+    """The answer to a message, and the steps that workers should be woken for."""
 
     answer: JsonObject
-    due: list[tuple[Step, UUID]]
+    due: frozenset[Step] = frozenset()
     is_repeated: bool = False
 
 
@@ -50,6 +60,13 @@ class Message:
     event: AnyEvent
     correlation_id: str | None = None
 
+    @property
+    def identity(self) -> tuple[str, str]:
+        return self.source, self.id
+
+
+Outcome = Accepted | InvalidEventError
+
 
 @dataclass(frozen=True)
 class Intake:
@@ -58,29 +75,22 @@ class Intake:
     vault: Vault
     plans: Plans
 
-    def accept(self, session: Session, message: Message) -> Accepted:
-        """Store what the event says. The same message again gets the first answer again."""
-        event = message.event
-        tenant = _tenant(session, event.data.external_id)
-        known = _known_answer(session, message)
-        if known is not None:
-            return Accepted(known, due=[], is_repeated=True)
-        self._check_plan(tenant, event)
-        connections = self._apply(session, tenant, event, message.correlation_id)
-        stored = InboundEvent(
-            source=message.source,
-            message_id=message.id,
-            body_digest=message.body_digest,
-            type=event.type,
-            occurred_at=event.timestamp,
-            tenant_id=tenant.id,
-        )
-        stored.answer = _answer(stored, tenant, connections)
-        session.add(stored)
-        session.flush()
-        return Accepted(stored.answer, due=_due(connections))
+    def accept(self, session: Session, message: Message, *, now: datetime) -> Accepted:
+        """Store one message; raises `InvalidEventError` if it is refused."""
+        (outcome,) = self.accept_all(session, [message], now=now)
+        if isinstance(outcome, InvalidEventError):
+            raise outcome
+        return outcome
 
-    def _check_plan(self, tenant: Tenant, event: AnyEvent) -> None:
+    def accept_all(self, session: Session, messages: Sequence[Message], *, now: datetime) -> list[Outcome]:
+        """Store what the messages say. The same message again gets the first answer again."""
+        group = _Group.load(session, messages, self, now)
+        pending = [group.apply(message) for message in messages]
+        due = group.finish()
+        states = group.states()
+        return [group.outcome(each, states, due) for each in pending]
+
+    def check_plan(self, tenant: Tenant, event: AnyEvent) -> None:
         """Refuse a plan or a provider that the plans file does not have."""
         if isinstance(event, TenantDeleted):
             return
@@ -103,34 +113,185 @@ class Intake:
         if fields:
             raise InvalidEventError(fields)
 
-    def _apply(
-        self, session: Session, tenant: Tenant, event: AnyEvent, correlation_id: str | None
-    ) -> list[Connection]:
-        now = utc_now()
-        known = {(c.provider, c.slot): c for c in _connections(session, tenant)}
-        changed = apply_presence(tenant, event) | apply_profile(tenant, event)
-        with_credential = set()
-        for wish in () if isinstance(event, TenantDeleted) else event.data.connections:
-            connection = known.get((wish.provider, wish.slot))
-            if connection is None:
-                connection = Connection(tenant_id=tenant.id, provider=wish.provider, slot=wish.slot)
-                known[wish.provider, wish.slot] = connection
-                session.add(connection)
-            if self._apply_wish(tenant, connection, wish, event.timestamp):
-                with_credential.add(connection.id)
-            connection.correlation_id = correlation_id
-        tenant.updated_at = now
-        session.flush()  # history rows refer to connections
-        for connection in known.values():
-            connection.revision += changed
-            given = connection.id in with_credential
-            session.add_all(heed(tenant, connection, now=now, credential_given=given))
-            if _is_due(connection, now):
-                connection.hinted_until = now + HINT_GRACE
-        return list(known.values())
+    def sealed(self, connection_id: UUID, credential: Credential | None) -> str | None:
+        if credential is None:
+            return None
+        secret = json.dumps(credential.model_dump(mode="json", exclude_none=True)).encode()
+        return self.vault.seal(secret, context=str(connection_id))
 
-    def _apply_wish(self, tenant: Tenant, connection: Connection, wish: ConnectionWish, at: datetime) -> bool:
-        """Apply what is newer than what is known; says whether a credential came along."""
+
+@dataclass(slots=True)
+class _Applied:
+    """A message whose changes are in the session, and what its answer needs."""
+
+    stored: InboundEvent
+    tenant: Tenant
+    touched: list[Connection]
+    is_news: bool
+
+
+@dataclass
+class _Group:
+    """Messages that share a transaction, and the rows that they concern."""
+
+    session: Session
+    intake: Intake
+    now: datetime
+    tenants: Tenants
+    events: dict[tuple[str, str], InboundEvent]
+    connections: dict[UUID, dict[tuple[str, str], Connection]]
+    spreading: set[UUID]
+    """Tenants with so many connections that a change of theirs is applied in the background."""
+    new: set[UUID] = field(default_factory=set)
+    touched: dict[UUID, Connection] = field(default_factory=dict)
+    used: set[UUID] = field(default_factory=set)
+
+    @classmethod
+    def load(cls, session: Session, messages: Sequence[Message], intake: Intake, now: datetime) -> "_Group":
+        tenants = locked_tenants(session, [m.event.data.external_id for m in messages])
+        events = known_events(session, {m.identity for m in messages})
+        old = {
+            tenant.external_id: tenant.id
+            for tenant in tenants.by_external_id.values()
+            if tenant.id not in tenants.new
+        }
+        about_old = [m for m in messages if m.event.data.external_id in old and m.identity not in events]
+        whole = {old[m.event.data.external_id] for m in about_old if _concerns_all(m.event)}
+        many = with_many_connections(session, whole)
+        named = {
+            (old[m.event.data.external_id], wish.provider, wish.slot)
+            for m in about_old
+            for wish in _wishes(m.event)
+        }
+        connections: dict[UUID, dict[tuple[str, str], Connection]] = {}
+        for connection in locked_connections(session, named, whole - many):
+            mine = connections.setdefault(connection.tenant_id, {})
+            mine[connection.provider, connection.slot] = connection
+        return cls(session, intake, now, tenants, events, connections, many)
+
+    def apply(self, message: Message) -> "_Applied | InboundEvent | InvalidEventError":
+        """Change the rows as the message says, or say why not."""
+        tenant = self.tenants.by_external_id[message.event.data.external_id]
+        known = self.events.get(message.identity)
+        if known is not None:
+            return _repeated(known, message)
+        try:
+            self.intake.check_plan(tenant, message.event)
+        except InvalidEventError as exc:
+            return exc
+        self.used.add(tenant.id)
+        touched, is_news = self._change(tenant, message)
+        stored = InboundEvent(
+            source=message.source,
+            message_id=message.id,
+            body_digest=message.body_digest,
+            type=message.event.type,
+            occurred_at=message.event.timestamp,
+            received_at=self.now,
+            tenant_id=tenant.id,
+        )
+        self.events[message.identity] = stored
+        return _Applied(stored, tenant, touched, is_news)
+
+    def finish(self) -> frozenset[Step]:
+        """Write everything, and make due what follows from it."""
+        for tenant in self.tenants.by_external_id.values():
+            if tenant.id in self.tenants.new and tenant.id not in self.used:
+                self.session.delete(tenant)  # all of its messages were refused
+        self.session.flush()
+        due = want_work(
+            self.session,
+            list(self.touched.values()),
+            new=self.new,
+            new_tenants=self.tenants.new,
+            now=self.now,
+        )
+        self.session.flush()
+        return frozenset(due)
+
+    def states(self) -> dict[UUID, set[State]]:
+        """The states that each tenant's connections are in."""
+        found: dict[UUID, set[State]] = {}
+        old = self.used - self.tenants.new
+        for connection in self.touched.values():
+            found.setdefault(connection.tenant_id, set()).add(connection.state)
+        if old:
+            distinct = select(Connection.tenant_id, Connection.state).where(
+                col(Connection.tenant_id).in_(old)
+            )
+            for tenant_id, state in self.session.exec(distinct.distinct()):
+                found.setdefault(tenant_id, set()).add(State(state))
+        return found
+
+    def outcome(
+        self,
+        applied: "_Applied | InboundEvent | InvalidEventError",
+        states: dict[UUID, set[State]],
+        due: frozenset[Step],
+    ) -> Outcome:
+        if isinstance(applied, InvalidEventError):
+            return applied
+        if isinstance(applied, InboundEvent):
+            return Accepted(applied.answer, is_repeated=True)
+        return Accepted(self._answer(applied, states), due)
+
+    def _answer(self, applied: _Applied, states: dict[UUID, set[State]]) -> JsonObject:
+        """The answer to a message, kept for its repetitions."""
+        tenant, stored = applied.tenant, applied.stored
+        stored.answer = {
+            "event_id": str(stored.id),
+            "tenant": tenant.external_id,
+            "state": state_of(tenant, states.get(tenant.id, set())),
+            "connections": [
+                {"id": str(c.id), "provider": c.provider, "slot": c.slot, "state": c.state}
+                for c in sorted(applied.touched, key=lambda c: c.created_at)
+            ],
+            "status_url": f"/v1/tenants/{quote(tenant.external_id, safe='')}",
+            "applied": applied.is_news,
+            "reason": None if applied.is_news else STALE,
+        }
+        self.session.add(stored)
+        return stored.answer
+
+    def _change(self, tenant: Tenant, message: Message) -> tuple[list[Connection], bool]:
+        """Apply what is newer than what is known; returns the connections it concerns."""
+        event = message.event
+        before = _profile(tenant)
+        is_wide = apply_presence(tenant, event) | apply_profile(tenant, event)
+        is_news = _profile(tenant) != before
+        mine = self.connections.setdefault(tenant.id, {})
+        concerned = {c.id: c for c in mine.values()} if is_wide else {}
+        with_credential = set()
+        for wish in _wishes(event):
+            connection = mine.get((wish.provider, wish.slot)) or self._new_connection(tenant, wish)
+            newer, is_credential = self._apply_wish(connection, wish, event.timestamp)
+            is_news |= newer
+            if is_credential:
+                with_credential.add(connection.id)
+            connection.correlation_id = message.correlation_id
+            concerned[connection.id] = connection
+        if is_news:
+            tenant.updated_at = self.now
+        if is_wide and tenant.id in self.spreading:
+            tenant.spread_after = NIL
+        for connection in concerned.values():
+            connection.revision += is_wide
+            given = connection.id in with_credential
+            self.session.add_all(apply_desired(tenant, connection, credential_given=given))
+        self.touched |= concerned
+        return list(concerned.values()), is_news
+
+    def _new_connection(self, tenant: Tenant, wish: ConnectionWish) -> Connection:
+        connection = Connection(
+            id=new_id(), tenant_id=tenant.id, provider=wish.provider, slot=wish.slot, created_at=self.now
+        )
+        self.connections[tenant.id][wish.provider, wish.slot] = connection
+        self.new.add(connection.id)
+        self.session.add(connection)
+        return connection
+
+    def _apply_wish(self, connection: Connection, wish: ConnectionWish, at: datetime) -> tuple[bool, bool]:
+        """Apply what is newer than what is known; says whether anything was, and whether a credential was."""
         newer = {
             name: value
             for name, value in wish.overrides().items()
@@ -141,84 +302,51 @@ class Intake:
         )
         stamps = [*newer, *(["credential"] if credential_given else [])]
         if not stamps:
-            return False
+            return False, False
         overrides = merged(connection.overrides, newer)
         if credential_given:
             overrides.pop("credential_id", None)
             if wish.credential_id is not None:
                 overrides["credential_id"] = wish.credential_id
-            connection.sealed_credential = self._sealed(tenant, wish.credential)
+            connection.sealed_credential = self.intake.sealed(connection.id, wish.credential)
         connection.overrides = overrides
         connection.clock = stamped(connection.clock, stamps, at)
         connection.revision += 1
-        return credential_given
-
-    def _sealed(self, tenant: Tenant, credential: Credential | None) -> str | None:
-        if credential is None:
-            return None
-        secret = json.dumps(credential.model_dump(mode="json", exclude_none=True)).encode()
-        return self.vault.seal(secret, context=str(tenant.id))
+        return True, credential_given
 
 
-def _tenant(session: Session, external_id: str) -> Tenant:
-    """The tenant's row, locked; made in one statement if it is new: two messages may both try."""
-    values = Tenant(id=new_id(), external_id=external_id, plan="default").model_dump()
-    values["metadata"] = values.pop("metadata_")
-    session.execute(_insert_once(session, values))
-    mine = select(Tenant).where(col(Tenant.external_id) == external_id)
-    # not the strongest lock: history rows that workers write meanwhile refer to this row
-    return session.exec(mine.with_for_update(key_share=True)).one()
-
-
-def _insert_once(session: Session, values: dict[str, object]) -> Insert:
-    table = Tenant.__table__  # type: ignore[attr-defined]  # SQLModel does not declare it
-    if session.get_bind().dialect.name == "postgresql":
-        return postgresql.insert(table).values(values).on_conflict_do_nothing(index_elements=["external_id"])
-    return sqlite.insert(table).values(values).on_conflict_do_nothing(index_elements=["external_id"])
-
-
-def _known_answer(session: Session, message: Message) -> JsonObject | None:
-    known = session.exec(
-        select(InboundEvent).where(
-            col(InboundEvent.source) == message.source, col(InboundEvent.message_id) == message.id
-        )
-    ).first()
-    if known is None:
-        return None
+def _repeated(known: InboundEvent, message: Message) -> InboundEvent | InvalidEventError:
     if known.body_digest != message.body_digest:
-        raise InvalidEventError({"webhook-id": ["was used before with another body"]})
-    return known.answer
+        return InvalidEventError(
+            {"webhook-id": ["was used before with another body; the first one is stored and stays"]}
+        )
+    return known
 
 
-def _connections(session: Session, tenant: Tenant) -> list[Connection]:
-    mine = select(Connection).where(col(Connection.tenant_id) == tenant.id)
-    locked = session.exec(in_lock_order(session, mine).with_for_update(of=Connection))
-    return sorted(locked, key=lambda connection: connection.created_at)
+def _wishes(event: AnyEvent) -> Collection[ConnectionWish]:
+    return () if isinstance(event, TenantDeleted) else event.data.connections
 
 
-def _answer(message: InboundEvent, tenant: Tenant, connections: list[Connection]) -> JsonObject:
-    return {
-        "event_id": str(message.id),
-        "tenant": tenant.external_id,
-        "state": state_of(tenant, connections),
-        "connections": [
-            {"id": str(c.id), "provider": c.provider, "slot": c.slot, "state": c.state} for c in connections
-        ],
-        "status_url": f"/v1/tenants/{quote(tenant.external_id, safe='')}",
-    }
+def _concerns_all(event: AnyEvent) -> bool:
+    """Whether it may change what is wanted of every connection of the tenant."""
+    if isinstance(event, TenantUpdated):
+        return not event.data.model_fields_set.isdisjoint({"name", "plan"})
+    return isinstance(event, TenantCreated | TenantDeleted)
 
 
-def state_of(tenant: Tenant, connections: list[Connection]) -> str:
+def _profile(tenant: Tenant) -> tuple[object, ...]:
+    return (
+        tenant.name,
+        tenant.plan,
+        tenant.metadata_,
+        tenant.is_announced,
+        tenant.is_removed,
+        tuple(sorted(tenant.clock.items())),
+    )
+
+
+def state_of(tenant: Tenant, states: Collection[State]) -> str:
     """What a tenant's connections add up to; one without connections is told by its own presence."""
-    if not connections and tenant.is_removed:
+    if not states and tenant.is_removed:
         return State.REMOVED
-    return tenant_state([c.state for c in connections])
-
-
-def _due(connections: list[Connection]) -> list[tuple[Step, UUID]]:
-    now = utc_now()
-    return [(c.next_step, c.id) for c in connections if c.next_step is not None and _is_due(c, now)]
-
-
-def _is_due(connection: Connection, now: datetime) -> bool:
-    return connection.due_at is not None and connection.due_at <= now and not connection.is_leased(now)
+    return tenant_state(states)

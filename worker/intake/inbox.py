@@ -2,21 +2,26 @@
 
 import queue
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from sqlalchemy.exc import IntegrityError
-from sqlmodel import Session
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from foundation.database import Database
-from worker.intake.accept import Accepted, Intake, Message
-from worker.intake.events import InvalidEventError
+from worker.intake.accept import Accepted, Intake, Message, Outcome
 
 log = structlog.get_logger()
 
-MESSAGES_PER_COMMIT: Final = 50
+MESSAGES_PER_COMMIT: Final = 100
+WAITING_AT_MOST: Final = 1_000
+"""Messages in memory; a sender that is told to come back loses nothing, one that waits too long gives up."""
+
+
+class InboxFullError(Exception):
+    """Too many messages are waiting to be stored: come back in a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +36,17 @@ class Inbox:
     def __init__(self, database: Database, intake: Intake) -> None:
         self._database = database
         self._intake = intake
-        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._waiting: queue.Queue[_Waiting | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="inbox", daemon=True)
         self._thread.start()
 
     def accept(self, message: Message) -> "Future[Accepted]":
-        """The answer, once it is committed; `InvalidEventError` if the message is refused."""
+        """The answer, once it is committed; `InvalidEventError` if the message is refused.
+
+        Raises `InboxFullError` when too many messages are waiting.
+        """
+        if self._waiting.qsize() >= WAITING_AT_MOST:
+            raise InboxFullError
         answer: Future[Accepted] = Future()
         self._waiting.put(_Waiting(message, answer))
         return answer
@@ -65,33 +75,36 @@ class Inbox:
             group.append(waiting)
         return group, False
 
-    def _store(self, group: list[_Waiting]) -> None:
-        # in one order everywhere, so that two groups that share tenants cannot lock each other out
-        group.sort(key=lambda waiting: waiting.message.event.data.external_id)
-        outcomes: list[Accepted | Exception] = []
-        try:
-            with self._database.write() as session:
-                outcomes = [self._store_one(session, waiting.message) for waiting in group]
-        except Exception as exc:  # nor the thread that stores them
-            log.exception("inbox.not_stored", messages=len(group))
-            outcomes = [exc] * len(group)
-        for waiting, outcome in zip(group, outcomes, strict=True):
+    def _store(self, group: Sequence[_Waiting]) -> None:
+        messages = [waiting.message for waiting in group]
+        for waiting, outcome in zip(group, self._outcomes(messages), strict=True):
             if not waiting.answer.set_running_or_notify_cancel():
-                continue  # nobody waits any more; the message is stored all the same
+                continue  # the request is gone; the message is stored all the same
             if isinstance(outcome, Exception):
                 waiting.answer.set_exception(outcome)
             else:
                 waiting.answer.set_result(outcome)
 
-    def _store_one(self, session: Session, message: Message) -> Accepted | Exception:
-        """Inside a savepoint: a message that is refused takes no other with it."""
+    def _outcomes(self, messages: Sequence[Message]) -> Sequence[Outcome | Exception]:
+        """All in one transaction; if one of them breaks that, each in a transaction of its own."""
         try:
-            with session.begin_nested():
-                return self._intake.accept(session, message)
-        except InvalidEventError as exc:
-            return exc
-        except IntegrityError:  # its id was taken by a message about another tenant, stored at this moment
-            return InvalidEventError({"webhook-id": ["was used before with another body"]})
-        except Exception as exc:  # a mistake of ours must cost one message, not all of them
-            log.exception("inbox.broken", message_id=message.id)
-            return exc
+            return self._stored(messages)
+        except Exception as exc:  # noqa: BLE001  # told below, by what can be done about it
+            if len(messages) == 1 or _concerns_all(exc):
+                return [self._broken(exc, messages)] * len(messages)
+        return [self._outcomes([message])[0] for message in messages]
+
+    def _stored(self, messages: Sequence[Message]) -> list[Outcome]:
+        with self._database.write() as session:
+            session.autoflush = False
+            return self._intake.accept_all(session, messages, now=self._database.now(session))
+
+    def _broken(self, exc: Exception, messages: Sequence[Message]) -> Exception:
+        # without the words of the error, which may quote what a customer sent
+        log.error("inbox.not_stored", messages=len(messages), reason=type(exc).__name__)
+        return exc
+
+
+def _concerns_all(exc: Exception) -> bool:
+    """Whether the database itself is in trouble, so that trying each message alone would only add to it."""
+    return isinstance(exc, OperationalError) or (isinstance(exc, DBAPIError) and exc.connection_invalidated)

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Generic, TypeVar
 from urllib.parse import quote
 
+import aiohttp
 import httpx
 from pydantic import BaseModel, JsonValue, ValidationError
 
@@ -19,6 +20,7 @@ from worker.errors import (
     RateLimitedError,
     UnusableAnswerError,
 )
+from worker.management.changes import ChangesPage, DeletedSync
 from worker.management.shapes import RemoteCredential, RemoteStream, RemoteSync
 from worker.retry import parse_retry_after
 
@@ -27,7 +29,28 @@ M = TypeVar("M", bound=BaseModel)
 Body = Mapping[str, JsonValue]
 
 _TRY_LATER = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY})
+_STATUSES = frozenset(HTTPStatus)
+_BEFORE_SENDING = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.LocalProtocolError,
+    httpx.UnsupportedProtocol,
+)
 _TOKEN_REFUSED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server answered, read whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def is_success(self) -> bool:
+        return HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +102,25 @@ def list_syncs(
     stream_id: str | None = None,
     metadata: Mapping[str, JsonValue] | None = None,
     only: Set[str] | None = None,
-) -> Call[list[RemoteSync]]:
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Call["ListPage[RemoteSync]"]:
     """`only`: the ids worth reading; a stream may hold many more syncs than are asked about."""
     params: dict[str, str] = {}
     if stream_id is not None:
         params["stream_id"] = stream_id
     if metadata is not None:
         params["metadata"] = json.dumps(metadata)
-    return Call("GET", "/v1/syncs", _many(RemoteSync, only), params=params, is_always_there=True)
+    if limit is not None:
+        params["limit"] = str(limit)
+    if cursor is not None:
+        params["cursor"] = cursor
+    return Call("GET", "/v1/syncs", _page(RemoteSync, only), params=params, is_always_there=True)
+
+
+def changed_syncs(cursor: str | None, *, limit: int) -> Call[ChangesPage | None]:
+    params = {"changed_since": cursor or "", "limit": str(limit)}
+    return Call("GET", "/v1/syncs", _changes, params=params, is_always_there=True)
 
 
 def update_sync(sync_id: str, changes: Body) -> Call[RemoteSync]:
@@ -111,29 +145,43 @@ def _at(collection: str, object_id: str) -> str:
     return f"/v1/{collection}/{quoted if quoted.strip('.') else quoted.replace('.', '%2E')}"
 
 
-def answer(call: Call[T], response: httpx.Response) -> T:
+def result(call: Call[T], answer: Answer) -> T:
     """The result of a call, or one of our errors."""
-    if response.is_success:
-        return _read(call, response)
-    raise _refusal(call, response)
+    if answer.is_success:
+        return _read(call, answer)
+    raise _refusal(call, answer)
 
 
 def failure(call: Call[T], exc: httpx.RequestError) -> ApiUnavailableError:
     """What a broken exchange means: above all, whether the request may have been carried out."""
-    never_sent = isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-    reason = f"no answer: {type(exc).__name__}"
-    return ApiUnavailableError(reason, may_have_happened=call.changes_something and not never_sent)
+    reason = f"no answer: {type(exc.__cause__ or exc).__name__}"
+    return ApiUnavailableError(reason, may_have_happened=call.changes_something and not _never_sent(exc))
 
 
-def _read(call: Call[T], response: httpx.Response) -> T:
+def _never_sent(exc: httpx.RequestError) -> bool:
+    """Whether the connection could not even be made.
+
+    The aiohttp transport calls every lost connection a `ConnectTimeout`, so its own error decides.
+    """
+    if isinstance(exc.__cause__, aiohttp.ClientError):
+        return isinstance(exc.__cause__, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    return isinstance(exc, _BEFORE_SENDING)
+
+
+def _read(call: Call[T], answer: Answer) -> T:
     try:
-        return call.read(response.json() if response.content else None)
-    except (ValueError, TypeError, OverflowError, RecursionError) as exc:
-        raise _unusable(call, response) from _harmless(exc)
+        return call.read(json.loads(answer.body) if answer.body else None)
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
+        raise _unusable(call, answer) from _harmless(exc)
 
 
-def _unusable(call: Call[T], response: httpx.Response) -> UnusableAnswerError:
-    reason = f"{call.method} {call.path} was answered {response.status_code}, not as the contract says"
+def _unusable(call: Call[T], answer: Answer) -> UnusableAnswerError:
+    reason = f"{call.method} {call.path} was answered {answer.status}, not as the contract says"
+    return UnusableAnswerError(reason, may_have_happened=call.changes_something)
+
+
+def too_large(call: Call[T], limit: int) -> UnusableAnswerError:
+    reason = f"{call.method} {call.path} was answered with more than {limit} bytes"
     return UnusableAnswerError(reason, may_have_happened=call.changes_something)
 
 
@@ -142,37 +190,42 @@ def _harmless(exc: Exception) -> Exception | None:
     return exc if isinstance(exc, ValidationError) else None
 
 
-def _refusal(call: Call[T], response: httpx.Response) -> ProvisioningError:
-    status = response.status_code
+def _refusal(call: Call[T], answer: Answer) -> ProvisioningError:
+    status = answer.status
+    body = _error_body(answer)
     is_missing = status == HTTPStatus.NOT_FOUND and call.is_always_there
     if status < HTTPStatus.BAD_REQUEST or is_missing or status == HTTPStatus.METHOD_NOT_ALLOWED:
-        return _unusable(call, response)  # somebody else answers at this address: no customer's fault
-    retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
-    summary, fields = _error_body(response)
+        return _unusable(call, answer)  # another server answers at this address: no customer's fault
+    retry_after_s = parse_retry_after(answer.headers.get("Retry-After"))
+    summary, fields = body or (_phrase(status), {})
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return RateLimitedError(summary, retry_after_s=retry_after_s)
-    if status in _TRY_LATER or (
-        status >= HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.NOT_IMPLEMENTED
-    ):
+    if status in _TRY_LATER or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return ApiUnavailableError(
             f"{status}: {summary}", retry_after_s=retry_after_s, may_have_happened=call.changes_something
         )
     if status in _TOKEN_REFUSED:
         return ApiTokenError(f"{status}: {summary}")
+    if body is None:
+        return _unusable(call, answer)  # a firewall or a proxy: only the contract's own words are final
     kind = NotFoundError if status == HTTPStatus.NOT_FOUND else ApiRejectedError
     return kind(status, summary, fields)
 
 
-def _error_body(response: httpx.Response) -> tuple[str, Mapping[str, object]]:
-    fallback = response.reason_phrase or "no reason given"
+def _phrase(status: int) -> str:
+    return HTTPStatus(status).phrase if status in _STATUSES else "no reason given"
+
+
+def _error_body(answer: Answer) -> tuple[str, Mapping[str, object]] | None:
+    """The summary and the errors by field of the contract's error body (contract 1.4), if it is one."""
     try:
-        body = response.json()
+        body = json.loads(answer.body)
     except (ValueError, RecursionError):
-        return fallback, {}
-    if not isinstance(body, dict):
-        return fallback, {}
+        return None
+    if not isinstance(body, dict) or not isinstance(body.get("summary"), str):
+        return None
     fields = body.get("validation_errors")
-    return str(body.get("summary") or fallback), fields if isinstance(fields, dict) else {}
+    return body["summary"] or "no reason given", fields if isinstance(fields, dict) else {}
 
 
 def _one(model: type[M]) -> Callable[[object], M]:
@@ -188,16 +241,51 @@ def _one(model: type[M]) -> Callable[[object], M]:
     return read
 
 
-def _many(model: type[M], only: Set[str] | None = None) -> Callable[[object], list[M]]:
-    """`{data: [...]}`; a bare list is understood too."""
+@dataclass(frozen=True, slots=True)
+class ListPage(Generic[T]):
+    """A list, or a page of one where the API has pages."""
 
-    def read(body: object) -> list[M]:
+    items: list[T]
+    size: int
+    """How many objects the answer held, wanted or not."""
+    next_cursor: str | None = None
+
+
+def _many(model: type[M]) -> Callable[[object], list[M]]:
+    """`{data: [...]}`; a bare list is understood too."""
+    read_page = _page(model, None)
+    return lambda body: read_page(body).items
+
+
+def _page(model: type[M], only: Set[str] | None) -> Callable[[object], ListPage[M]]:
+    def read(body: object) -> ListPage[M]:
         items = body.get("data") if isinstance(body, dict) else body
         if not isinstance(items, list):
             raise ValueError("expected a list")  # noqa: TRY004  # a wrong answer, not a wrong argument
-        return [model.model_validate(item) for item in items if only is None or _id_of(item) in only]
+        wanted = [model.model_validate(item) for item in items if only is None or _id_of(item) in only]
+        following = body.get("next_cursor") if isinstance(body, dict) else None
+        return ListPage(wanted, len(items), following if isinstance(following, str) else None)
 
     return read
+
+
+def _changes(body: object) -> ChangesPage | None:
+    """A page of the feed; an API without the feed ignores the parameter and answers with a plain list."""
+    if not isinstance(body, dict) or not {"next_cursor", "has_more", "data"} <= body.keys():
+        return None
+    changed: list[RemoteSync] = []
+    deleted: list[DeletedSync] = []
+    for item in body["data"]:
+        if item.get("deleted_at"):
+            deleted.append(DeletedSync.model_validate(item))
+        else:
+            changed.append(RemoteSync.model_validate(item))
+    return ChangesPage(
+        changed=tuple(changed),
+        deleted=tuple(deleted),
+        next_cursor=body["next_cursor"],
+        has_more=body["has_more"],
+    )
 
 
 def _id_of(item: object) -> str | None:

@@ -1,141 +1,181 @@
-"""The two faces of the Management API: a blocking one for the steps, an async one for looking at many."""
+"""The client of the Management API: one method per operation, many calls at once, each of them bounded."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Set
+import itertools
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
-from types import TracebackType
-from typing import Final, Self, TypeVar
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Final, TypeVar
 
+import aiohttp
 import httpx
 import structlog
+from httpx_aiohttp import AiohttpTransport
 from pydantic import JsonValue
 
-from worker.errors import NotFoundError, ProvisioningError
+from worker.errors import ApiRejectedError, ApiUnavailableError, NotFoundError, UnusableAnswerError
 from worker.management import calls
-from worker.management.calls import Body, Call
+from worker.management.calls import Answer, Body, Call
+from worker.management.changes import ChangesPage
 from worker.management.shapes import RemoteCredential, RemoteStream, RemoteSync
+from worker.management.tally import count_call
 
 T = TypeVar("T")
 M = TypeVar("M", RemoteCredential, RemoteSync)
 
 TIMEOUT: Final = httpx.Timeout(10.0, connect=3.0)
-MAX_CONNECTIONS: Final = 20  # httpx's pool costs time quadratic in its waiting callers, so keep both few
+DEADLINE_S: Final = 30.0
+"""The longest that a call may take in all, however slowly its answer arrives."""
+LARGEST_ANSWER: Final = 64 * 1024 * 1024
+MAX_CALLS: Final = 40
+"""Calls under way at once in one process."""
+KEEP_IDLE_S: Final = 4.0  # shorter than servers keep idle connections, so that none is closed under a request
+PAGE: Final = 1_000
+MAX_PAGES: Final = 1_000
+
+Observe = Callable[[Answer], None]
+"""Is shown every answer: its headers tell how many requests are left."""
 
 
 class ManagementApi:
-    """One method per operation. Raises the errors of `worker.errors`; retrying is the caller's business."""
-
-    def __init__(self, base_url: str, token: str, *, transport: httpx.BaseTransport | None = None) -> None:
-        self._http = httpx.Client(
-            base_url=base_url,
-            headers=_headers(token),
-            timeout=TIMEOUT,
-            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
-            transport=transport,
-        )
-
-    def import_credential(self, body: Body) -> RemoteCredential:
-        """Create the credential or refresh the one of the same upstream account (contract 6.1)."""
-        return self._send(calls.import_credential(body))
-
-    def get_credential(self, credential_id: str) -> RemoteCredential:
-        return self._send(calls.get_credential(credential_id))
-
-    def find_credentials(self, metadata: Mapping[str, JsonValue]) -> list[RemoteCredential]:
-        """The credentials whose metadata contains these properties, whether the API filters or not."""
-        return _containing(metadata, self._send(calls.list_credentials(metadata=metadata)))
-
-    def delete_credential(self, credential_id: str) -> None:
-        """Delete it; one that is already gone is as good as deleted."""
-        with suppress(NotFoundError):
-            self._send(calls.delete_credential(credential_id))
-
-    def create_sync(self, body: Body, *, idempotency_key: str) -> RemoteSync:
-        """Create a sync (contract 2.2). Not idempotent: see `worker.steps.create`."""
-        return self._send(calls.create_sync(body, idempotency_key=idempotency_key))
-
-    def get_sync(self, sync_id: str) -> RemoteSync:
-        return self._send(calls.get_sync(sync_id))
-
-    def find_syncs(self, metadata: Mapping[str, JsonValue]) -> list[RemoteSync]:
-        """The syncs whose metadata contains these properties, whether the API filters or not."""
-        return _containing(metadata, self._send(calls.list_syncs(metadata=metadata)))
-
-    def update_sync(self, sync_id: str, changes: Body) -> RemoteSync:
-        return self._send(calls.update_sync(sync_id, changes))
-
-    def delete_sync(self, sync_id: str) -> None:
-        """Delete it; one that is already gone is as good as deleted."""
-        with suppress(NotFoundError):
-            self._send(calls.delete_sync(sync_id))
-
-    def list_streams(self) -> list[RemoteStream]:
-        return self._send(calls.list_streams())
-
-    def create_stream(self, slug: str) -> RemoteStream:
-        return self._send(calls.create_stream(slug))
-
-    def _send(self, call: Call[T]) -> T:
-        try:
-            response = self._http.request(
-                call.method, call.path, json=call.body, params=call.params, headers=_with_request_id(call)
-            )
-        except httpx.RequestError as exc:
-            raise calls.failure(call, exc) from exc
-        return calls.answer(call, response)
-
-    def close(self) -> None:
-        self._http.close()
-
-
-class AsyncManagementApi:
-    """The reads that polling needs, many at once over few connections."""
+    """Raises the errors of `worker.errors`; retrying is the caller's business. Lives in one event loop."""
 
     def __init__(
-        self, base_url: str, token: str, *, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        base_url: str,
+        token: str,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        observe: Observe = lambda _answer: None,
+        deadline_s: float = DEADLINE_S,
+        largest_answer: int = LARGEST_ANSWER,
     ) -> None:
         self._http = httpx.AsyncClient(
             base_url=base_url,
             headers=_headers(token),
             timeout=TIMEOUT,
-            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
-            transport=transport,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # an answer's cookie goes nowhere
+            transport=transport or AiohttpTransport(client=_session),
         )
-        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._slots = asyncio.Semaphore(MAX_CALLS)
+        self._observe = observe
+        self._deadline_s = deadline_s
+        self._largest_answer = largest_answer
+        self._has_pages = True
 
-    async def get_syncs(self, sync_ids: Iterable[str]) -> dict[str, RemoteSync | ProvisioningError]:
-        """Each sync, or the error that kept us from it."""
-        wanted = list(dict.fromkeys(sync_ids))
-        found = await asyncio.gather(*(self._get_sync(sync_id) for sync_id in wanted))
-        return dict(zip(wanted, found, strict=True))
+    async def import_credential(self, body: Body) -> RemoteCredential:
+        """Create the credential or refresh the one of the same upstream account (contract 6.1)."""
+        return await self._send(calls.import_credential(body))
 
-    async def list_syncs(self, *, stream_id: str, only: Set[str]) -> dict[str, RemoteSync]:
-        """Those of these syncs that one stream lists, by id."""
-        return {sync.id: sync for sync in await self._send(calls.list_syncs(stream_id=stream_id, only=only))}
+    async def get_credential(self, credential_id: str) -> RemoteCredential:
+        return await self._send(calls.get_credential(credential_id))
 
-    async def _get_sync(self, sync_id: str) -> RemoteSync | ProvisioningError:
+    async def find_credentials(self, metadata: Mapping[str, JsonValue]) -> list[RemoteCredential]:
+        """The credentials whose metadata contains these properties, whether the API filters or not."""
+        return _containing(metadata, await self._send(calls.list_credentials(metadata=metadata)))
+
+    async def delete_credential(self, credential_id: str) -> None:
+        """Delete it; one that is already gone is as good as deleted."""
+        with suppress(NotFoundError):
+            await self._send(calls.delete_credential(credential_id))
+
+    async def create_sync(self, body: Body, *, idempotency_key: str) -> RemoteSync:
+        """Create a sync (contract 2.2). Not idempotent: see `worker.steps.create`."""
+        return await self._send(calls.create_sync(body, idempotency_key=idempotency_key))
+
+    async def get_sync(self, sync_id: str) -> RemoteSync:
+        return await self._send(calls.get_sync(sync_id))
+
+    async def find_syncs(self, metadata: Mapping[str, JsonValue]) -> list[RemoteSync]:
+        """The syncs whose metadata contains these properties, whether the API filters or not."""
+        return _containing(metadata, (await self._send(calls.list_syncs(metadata=metadata))).items)
+
+    async def list_syncs(self, *, stream_id: str, only: Set[str]) -> tuple[dict[str, RemoteSync], int]:
+        """Those of these syncs that a stream lists, by id, and how many the stream lists in all.
+
+        Reads pages where the API has them, and the whole list in one answer where it has not.
+        """
+        found: dict[str, RemoteSync] = {}
+        size, cursor = 0, None
+        for _ in itertools.repeat(None, MAX_PAGES):
+            page = await self._page(stream_id, only, cursor)
+            found.update({sync.id: sync for sync in page.items})
+            size += page.size
+            if page.next_cursor is None or page.next_cursor == cursor or len(found) == len(only):
+                return found, size
+            cursor = page.next_cursor
+        raise UnusableAnswerError(f"the list of stream {stream_id} does not end")
+
+    async def changed_syncs(self, cursor: str | None) -> ChangesPage | None:
+        """One page of the feed of changed syncs; None if the API has no such feed.
+
+        Raises `ApiRejectedError` with status 410 or 400 for a cursor that is too old or not known.
+        """
+        return await self._send(calls.changed_syncs(cursor, limit=PAGE))
+
+    async def update_sync(self, sync_id: str, changes: Body) -> RemoteSync:
+        return await self._send(calls.update_sync(sync_id, changes))
+
+    async def delete_sync(self, sync_id: str) -> None:
+        """Delete it; one that is already gone is as good as deleted."""
+        with suppress(NotFoundError):
+            await self._send(calls.delete_sync(sync_id))
+
+    async def list_streams(self) -> list[RemoteStream]:
+        return await self._send(calls.list_streams())
+
+    async def create_stream(self, slug: str) -> RemoteStream:
+        return await self._send(calls.create_stream(slug))
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def _page(self, stream_id: str, only: Set[str], cursor: str | None) -> "calls.ListPage[RemoteSync]":
+        """A page; an API that refuses to be asked for pages is asked for the whole list from then on."""
+        limit = PAGE if self._has_pages else None
         try:
-            return await self._send(calls.get_sync(sync_id))
-        except ProvisioningError as exc:
-            return exc
+            return await self._send(
+                calls.list_syncs(stream_id=stream_id, only=only, limit=limit, cursor=cursor)
+            )
+        except ApiRejectedError:
+            if limit is None or cursor is not None:
+                raise
+            self._has_pages = False
+        return await self._send(calls.list_syncs(stream_id=stream_id, only=only))
 
     async def _send(self, call: Call[T]) -> T:
         async with self._slots:
+            count_call()
             try:
-                response = await self._http.request(
-                    call.method, call.path, json=call.body, params=call.params, headers=_with_request_id(call)
-                )
+                async with asyncio.timeout(self._deadline_s):
+                    answer = await self._exchange(call)
+            except TimeoutError:
+                reason = f"no whole answer within {self._deadline_s:g} s"
+                raise ApiUnavailableError(reason, may_have_happened=call.changes_something) from None
             except httpx.RequestError as exc:
                 raise calls.failure(call, exc) from exc
-        return calls.answer(call, response)
+        self._observe(answer)
+        return calls.result(call, answer)
 
-    async def __aenter__(self) -> Self:
-        return self
+    async def _exchange(self, call: Call[T]) -> Answer:
+        request = self._http.build_request(
+            call.method, call.path, json=call.body, params=call.params or None, headers=_own_headers(call)
+        )
+        response = await self._http.send(request, stream=True)
+        try:
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > self._largest_answer:
+                    raise calls.too_large(call, self._largest_answer)
+        finally:
+            await response.aclose()
+        return Answer(response.status_code, response.headers, bytes(body))
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._http.aclose()
+
+def _session() -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(limit=MAX_CALLS, keepalive_timeout=KEEP_IDLE_S)
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=True)
 
 
 def _containing(metadata: Mapping[str, JsonValue], found: list[M]) -> list[M]:
@@ -147,7 +187,7 @@ def _headers(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}", "Accept": "application/json", "User-Agent": "gangway"}
 
 
-def _with_request_id(call: Call[T]) -> dict[str, str]:
+def _own_headers(call: Call[T]) -> Mapping[str, str]:
     """The correlation id that the log lines carry travels to the API too."""
     correlation_id = structlog.contextvars.get_contextvars().get("correlation_id")
-    return {**call.headers, **({"X-Request-Id": str(correlation_id)} if correlation_id else {})}
+    return {**call.headers, "X-Request-Id": str(correlation_id)} if correlation_id else call.headers

@@ -8,21 +8,20 @@ from foundation.vault import Vault, VaultError
 from models import State
 from worker.errors import ApiRejectedError, TransientError, UnreadableSecretError
 from worker.management import ManagementApi
+from worker.queue.verdict import Claim, Verdict
 from worker.redaction import redact, redact_within
-from worker.steps.verdict import Claim, Verdict
 from worker.steps.wanted import marker
 
 
-def capture(claim: Claim, api: ManagementApi, vault: Vault) -> Verdict:
+async def capture(claim: Claim, api: ManagementApi, vault: Vault) -> Verdict:
     """Import the sealed credential, or make sure that the one named by id exists."""
-    connection = claim.connection
-    if connection.sealed_credential is None:
-        return _by_id(claim, api)
-    body = _opened(connection.sealed_credential, vault, owner=str(connection.tenant_id))
+    if claim.sealed_credential is None:
+        return await _by_id(claim, api)
+    body = _opened(claim.sealed_credential, vault, owner=str(claim.connection_id))
     metadata = body.get("metadata")
     own = marker(claim)
     try:
-        imported = api.import_credential(
+        imported = await api.import_credential(
             body | {"metadata": (metadata if isinstance(metadata, dict) else {}) | own}
         )
     except (ApiRejectedError, TransientError) as exc:
@@ -38,14 +37,15 @@ def _opened(sealed: str, vault: Vault, *, owner: str) -> dict[str, JsonValue]:
     return opened
 
 
-def _by_id(claim: Claim, api: ManagementApi) -> Verdict:
-    named = claim.connection.overrides.get("credential_id") or claim.connection.remote_credential_id
-    found = api.get_credential(str(named))
+async def _by_id(claim: Claim, api: ManagementApi) -> Verdict:
+    named = claim.overrides.get("credential_id") or claim.remote_credential_id
+    found = await api.get_credential(str(named))
     return _captured(found.id)
 
 
 def _captured(credential_id: str) -> Verdict:
     return Verdict(
+        did="captured",
         why="credential captured",
         move=State.CAPTURED,
         facts={"remote_credential_id": credential_id, "sealed_credential": None},

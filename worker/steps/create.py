@@ -1,11 +1,11 @@
 """Create: exactly one sync per connection, although the API's create is not idempotent.
 
-The intent to create is committed with the claim, before anything is sent. A try that finds such an intent
-from earlier looks for the sync by our connection id first and adopts it. Finding nothing proves nothing
-while the lost request may still be committed, so it sends another one only after `settle`.
+The intent to create is committed before anything is sent. A try that finds an intent from earlier looks for
+the sync first: by its id if it is known, else by our connection id in its metadata. Finding nothing proves
+nothing while the lost request may still be committed, so it sends another create only after `settle`.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -20,8 +20,8 @@ from worker.errors import (
 )
 from worker.management import ManagementApi, RemoteSync
 from worker.plans import Plans, WantedSync
+from worker.queue.verdict import Claim, Verdict
 from worker.steps.streams import Streams
-from worker.steps.verdict import NOW, Claim, Verdict
 from worker.steps.wanted import changes, create_body, marker, wanted_of
 
 FIRST_LOOK = timedelta(seconds=1)
@@ -38,18 +38,21 @@ class Creating:
     streams: Streams
     settle: timedelta
     """How long the API may still take to commit a create whose answer was lost."""
-    note_intent: Callable[[Claim, datetime], None]
+    note_intent: Callable[[Claim], Awaitable[None]]
     """Commits, before a repeated or a late create, that it is about to be sent; raises if it is not ours."""
 
 
-def create(claim: Claim, creating: Creating) -> Verdict:
+async def create(claim: Claim, creating: Creating) -> Verdict:
     """Adopt this connection's sync or create it; what it then still lacks is the update step's to change.
 
     After the create nothing else is called: its id must be recorded whatever happens next.
     """
     wanted = wanted_of(claim, creating.plans)
-    sync = _adopt(claim, creating.api) or _create(claim, wanted, creating)
-    return _created(claim, sync, is_as_wanted=not changes(claim, wanted, sync))
+    adopted = await _adopt(claim, creating.api)
+    sync = adopted or await _create(claim, wanted, creating)
+    return _created(
+        claim, sync, is_adopted=adopted is not None, is_as_wanted=not changes(claim, wanted, sync)
+    )
 
 
 def facts_after_error(claim: Claim, error: ProvisioningError) -> dict[str, object]:
@@ -68,61 +71,74 @@ def uncertain_for(claim: Claim, settle: timedelta, now: datetime) -> timedelta:
     return claim.earlier_create_at + settle - now
 
 
-def _adopt(claim: Claim, api: ManagementApi) -> RemoteSync | None:
+async def _adopt(claim: Claim, api: ManagementApi) -> RemoteSync | None:
     """The sync an earlier try made, if any: the oldest one with our credential; all others of ours go."""
-    connection = claim.connection
-    if claim.earlier_create_at is None and connection.remote_sync_id is None:
+    if claim.earlier_create_at is None and claim.remote_sync_id is None:
         return None
-    found = sorted(api.find_syncs(marker(claim)), key=_age)
-    usable = [sync for sync in found if sync.credential_id in {None, connection.remote_credential_id}]
+    found = sorted(await _ours(claim, api), key=_age)
+    usable = [sync for sync in found if sync.credential_id in {None, claim.remote_credential_id}]
     for surplus in found:
         if surplus not in usable[:1]:
-            api.delete_sync(surplus.id)  # a sync's credential cannot be changed, only the sync replaced
+            await api.delete_sync(surplus.id)  # a sync's credential cannot be changed, only the sync replaced
     return usable[0] if usable else None
 
 
-def _create(claim: Claim, wanted: WantedSync, creating: Creating) -> RemoteSync:
-    now = utc_now()
-    remaining = uncertain_for(claim, creating.settle, now)
+async def _ours(claim: Claim, api: ManagementApi) -> list[RemoteSync]:
+    """Every sync of this connection: the known one, and those that carry our mark.
+
+    The known one counts without the mark too: a change of its metadata by someone else may have removed it.
+    """
+    marked = {sync.id: sync for sync in await api.find_syncs(marker(claim))}
+    if claim.remote_sync_id is not None and claim.remote_sync_id not in marked:
+        try:
+            known = await api.get_sync(claim.remote_sync_id)
+        except NotFoundError:
+            return list(marked.values())
+        marked[known.id] = known
+    return list(marked.values())
+
+
+async def _create(claim: Claim, wanted: WantedSync, creating: Creating) -> RemoteSync:
+    remaining = uncertain_for(claim, creating.settle, utc_now())
     if remaining > timedelta(0):
         raise StillUncertainError(
             "an earlier create may still be committed", retry_after_s=remaining.total_seconds()
         )
-    stream_id = creating.streams.id_for(wanted)
+    stream_id = await creating.streams.id_for(wanted)
     if claim.earlier_create_at is not None or utc_now() - claim.started_at > INTENT_HOLDS:
-        creating.note_intent(claim, now)
+        await creating.note_intent(claim)
     try:
-        return _send(claim, wanted, creating.api, stream_id)
+        return await _send(claim, wanted, creating.api, stream_id)
     except ApiRejectedError as exc:
         if not isinstance(exc, NotFoundError) and "stream_id" not in exc.fields:
             raise
         creating.streams.forget()  # it may have been deleted, and be another one by now
-        another = creating.streams.id_for(wanted)
+        another = await creating.streams.id_for(wanted)
         if another == stream_id:
             raise
-    return _send(claim, wanted, creating.api, another)
+    return await _send(claim, wanted, creating.api, another)
 
 
-def _send(claim: Claim, wanted: WantedSync, api: ManagementApi, stream_id: str) -> RemoteSync:
-    key = f"{claim.connection.id}.{claim.connection.revision}"
-    return api.create_sync(create_body(claim, wanted, stream_id), idempotency_key=key)
+async def _send(claim: Claim, wanted: WantedSync, api: ManagementApi, stream_id: str) -> RemoteSync:
+    key = f"{claim.connection_id}.{claim.revision}"
+    return await api.create_sync(create_body(claim, wanted, stream_id), idempotency_key=key)
 
 
-def _created(claim: Claim, sync: RemoteSync, *, is_as_wanted: bool) -> Verdict:
-    known = claim.connection.remote_sync_id == sync.id
-    revision = claim.connection.revision
+def _created(claim: Claim, sync: RemoteSync, *, is_adopted: bool, is_as_wanted: bool) -> Verdict:
+    known = claim.remote_sync_id == sync.id
     return Verdict(
-        why="sync created" if claim.earlier_create_at is None else "sync found or created",
+        did="adopted" if is_adopted else "created",
+        why="sync found" if is_adopted else "sync created",
         move=State.BACKFILLING,
-        wait=FIRST_LOOK if is_as_wanted else NOW,
+        wait=FIRST_LOOK,
         facts={
             "remote_sync_id": sync.id,
             "remote_stream_id": sync.stream_id,
-            "applied_revision": revision if is_as_wanted else revision - 1,
+            "applied_revision": claim.revision if is_as_wanted else claim.revision - 1,
             "create_sent_at": None,
             "health": sync.health.status,
             "initial_backfill_completed_at": sync.initial_backfill_completed_at,
-            "backfill_started_at": claim.connection.backfill_started_at if known else utc_now(),
+            "backfill_started_at": claim.backfill_started_at if known else utc_now(),
         },
     )
 

@@ -1,35 +1,40 @@
 """Remove: delete the sync and the credential at the Management API, then forget what was secret."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-
-import structlog
 
 from foundation.database import utc_now
 from models import State
-from worker.errors import ApiRejectedError, StillUncertainError
+from worker.errors import ApiRejectedError, PermanentError, StillUncertainError
 from worker.management import ManagementApi
+from worker.queue.verdict import Claim, Verdict
 from worker.steps.create import uncertain_for
-from worker.steps.verdict import Claim, Verdict
 from worker.steps.wanted import marker
 
-log = structlog.get_logger()
-
-IsShared = Callable[[str], bool]
+IsShared = Callable[[str], Awaitable[bool]]
 """Whether another connection still uses this credential: imports of one account share it."""
 
 
-def remove(claim: Claim, api: ManagementApi, *, settle: timedelta, is_shared: IsShared) -> Verdict:
+class CredentialKeptError(PermanentError):
+    """The Management API refuses to delete the credential; until it does, the state stays `removing`."""
+
+    code = "credential_kept"
+    advice = (
+        "Delete the syncs that still use this credential at the Management API; it is tried again slowly."
+    )
+
+
+async def remove(claim: Claim, api: ManagementApi, *, settle: timedelta, is_shared: IsShared) -> Verdict:
     """Delete every sync of this connection, also one that a lost create left behind."""
-    connection = claim.connection
-    if connection.remote_sync_id is not None:
-        api.delete_sync(connection.remote_sync_id)
-    if connection.remote_sync_id is not None or claim.earlier_create_at is not None:
-        _remove_strays(claim, api, settle)
-    for credential_id in _own_credentials(claim, api):
-        if not is_shared(credential_id):
-            _delete_credential(credential_id, api)
+    if claim.remote_sync_id is not None:
+        await api.delete_sync(claim.remote_sync_id)
+    if claim.remote_sync_id is not None or claim.earlier_create_at is not None:
+        await _remove_strays(claim, api, settle)
+    for credential_id in await _own_credentials(claim, api):
+        if not await is_shared(credential_id):
+            await _delete_credential(credential_id, api)
     return Verdict(
+        did="removed",
         why="removed at the Management API",
         move=State.REMOVED,
         wait=None,
@@ -37,18 +42,20 @@ def remove(claim: Claim, api: ManagementApi, *, settle: timedelta, is_shared: Is
             "remote_sync_id": None,
             "remote_stream_id": None,
             "remote_credential_id": None,
+            "released_credential_id": claim.remote_credential_id,
             "create_sent_at": None,
             "backfill_started_at": None,
             "initial_backfill_completed_at": None,
             "ready_at": None,
             "health": None,
+            "change_problem": None,
         },
     )
 
 
-def _remove_strays(claim: Claim, api: ManagementApi, settle: timedelta) -> None:
-    for stray in api.find_syncs(marker(claim)):
-        api.delete_sync(stray.id)
+async def _remove_strays(claim: Claim, api: ManagementApi, settle: timedelta) -> None:
+    for stray in await api.find_syncs(marker(claim)):
+        await api.delete_sync(stray.id)
     remaining = uncertain_for(claim, settle, utc_now())
     if remaining > timedelta(0):
         raise StillUncertainError(
@@ -57,20 +64,21 @@ def _remove_strays(claim: Claim, api: ManagementApi, settle: timedelta) -> None:
         )
 
 
-def _own_credentials(claim: Claim, api: ManagementApi) -> set[str]:
-    """The credential we know, and any that an import left behind whose answer was lost.
+async def _own_credentials(claim: Claim, api: ManagementApi) -> set[str]:
+    """The credential we know, and every one that an import of ours made.
 
-    One that an event named by id belongs to whoever imported it.
+    One that an event named by its id belongs to whoever imported it, unless our mark shows that we did.
     """
-    connection = claim.connection
-    ours = {connection.remote_credential_id} if connection.remote_credential_id else set()
-    if "credential" in connection.clock:  # otherwise none was ever given, so none imported
-        ours |= {credential.id for credential in api.find_credentials(marker(claim))}
-    return ours - {str(connection.overrides.get("credential_id"))}
+    known = {claim.remote_credential_id} if claim.remote_credential_id else set()
+    others = known & {str(claim.overrides.get("credential_id"))}
+    imported: set[str] = set()
+    if claim.has_given_credential:  # otherwise none was ever given, so none imported
+        imported = {credential.id for credential in await api.find_credentials(marker(claim))}
+    return (known - others) | imported
 
 
-def _delete_credential(credential_id: str, api: ManagementApi) -> None:
+async def _delete_credential(credential_id: str, api: ManagementApi) -> None:
     try:
-        api.delete_credential(credential_id)
-    except ApiRejectedError as exc:  # in use by a sync that is not ours: not for us to break
-        log.warning("credential.kept", credential_id=credential_id, status=exc.status, reason=exc.summary)
+        await api.delete_credential(credential_id)
+    except ApiRejectedError as exc:
+        raise CredentialKeptError(f"credential {credential_id} was not deleted: {exc}") from exc

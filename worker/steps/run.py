@@ -1,223 +1,296 @@
 """Running a step for many connections at once: claim, call, record; no transaction is open in between."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from functools import partial
 from typing import Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy import func
-from sqlmodel import col, select
+from sqlmodel import Session
 
 from foundation.database import utc_now
-from models import AttemptOutcome, Connection, State, Step
-from worker.errors import InternalError, NotFoundError, PausedError, ProvisioningError, RateLimitedError
-from worker.outage import wake_parked
+from models import Step
+from models.lifecycle import WITH_SYNC
+from worker.errors import (
+    ApiTokenError,
+    ApiUnavailableError,
+    InternalError,
+    NotFoundError,
+    PausedError,
+    PermanentError,
+    ProvisioningError,
+    RateLimitedError,
+    UnusableAnswerError,
+)
+from worker.management.tally import CallTally, counting
+from worker.queue.claims import Batch, claim, note_intent
+from worker.queue.incidents import in_incident
+from worker.queue.record import Onward, Recorded, Result, record
+from worker.queue.schedule import wake_parked
+from worker.queue.verdict import Claim, Verdict
 from worker.retry import retry_delay
-from worker.rows.claims import claim, note_intent
-from worker.rows.record import record
 from worker.runtime import Runtime
-from worker.steps import poll
+from worker.steps import poll, shared
 from worker.steps.capture import capture
+from worker.steps.collector import Collector, Emit, Job
 from worker.steps.create import Creating, create, facts_after_error
+from worker.steps.failures import verdict_on_error
+from worker.steps.feed import is_live
+from worker.steps.judge import judge, judge_missing
 from worker.steps.remove import remove
+from worker.steps.report import Report
 from worker.steps.update import update
-from worker.steps.verdict import Claim, Verdict, verdict_on_error
 
 log = structlog.get_logger()
 
-SHARED_COMMIT_S: Final = 0.05
-"""How long a finished call waits for neighbours to share its commit with."""
-
-Result = tuple[Claim, Verdict]
-
-
-@dataclass(slots=True)
-class StepRun:
-    """What running a step asks the queue for next."""
-
-    due: dict[Step, list[UUID]] = field(default_factory=dict)
-    """Connections whose next step is due at once."""
-    to_retry: list[UUID] = field(default_factory=list)
-    retry_in: timedelta = timedelta(0)
+BATCH: Final = {Step.POLL: 1_000}
+BATCH_OF_CALLS: Final = 50
+CALLS_PER_ROW: Final = {Step.CAPTURE: 2, Step.UPDATE: 2, Step.REMOVE: 4, Step.CREATE: 1}
+API_TROUBLE: Final = (ApiUnavailableError, ApiTokenError, UnusableAnswerError)
+"""Failures that may be the API's, whoever the customer is: they open the breaker and end with it."""
+TROUBLE_CODES: Final = frozenset(error.code for error in API_TROUBLE)
 
 
-def run_step(runtime: Runtime, step: Step, ids: Sequence[UUID], *, task_id: str | None = None) -> StepRun:
-    """Do this step for those of the connections that are due for it and free."""
-    with runtime.database.write() as session:
-        claims = claim(
+def batch_size(step: Step) -> int:
+    """How many connections one run takes at most."""
+    return BATCH.get(step, BATCH_OF_CALLS)
+
+
+def run_step(runtime: Runtime, step: Step, *, task_id: str | None = None) -> Report:
+    """Do this step for the connections that are due for it, as many as one batch holds."""
+    size = batch_size(step)
+    per_row = CALLS_PER_ROW.get(step, 0)
+    allowed = runtime.limits.reserve(max(size * per_row, 1))
+    if not allowed.calls:
+        return Report(did={f"second to wait for the API's limit: {allowed.wait_s:.0f}": 1})  # type: ignore[arg-type]
+    limit = min(size, max(allowed.calls // per_row, 1)) if per_row else size
+    run = _Run(runtime, step, task_id)
+    try:
+        return run.execute(limit)
+    finally:
+        runtime.limits.give_back(allowed.calls - run.tally.calls)
+
+
+@dataclass
+class _Run:
+    """One batch on its way."""
+
+    runtime: Runtime
+    step: Step
+    task_id: str | None
+    report: Report = field(default_factory=Report)
+    tally: CallTally = field(default_factory=CallTally)
+    successes: int = 0
+    failed_tenants: set[str] = field(default_factory=set)
+    limited: RateLimitedError | None = None
+    """Set as soon as one call is told 429: the rest of the batch is not sent."""
+    incident: set[UUID] = field(default_factory=set)
+    is_followed: bool = False
+
+    def execute(self, limit: int) -> Report:
+        with self.runtime.database.write() as session:
+            batch = self._claim(session, limit)
+        self.report.is_full = batch.is_full
+        if not batch.claims:
+            return self.report
+        with self.runtime.leases.holding(batch.claims):
+            collector = Collector(self.runtime.loop)
+            collector.start(self._jobs(self.step, batch.claims))
+            for results in collector.batches():
+                onward = self._record(results)
+                if onward:
+                    collector.start(self._jobs(Step.CREATE, onward))
+        self._tell_limits()
+        log.info("step.done", step=self.step, did=self.report.summary, task_id=self.task_id)
+        return self.report
+
+    def _claim(self, session: Session, limit: int) -> Batch:
+        runtime = self.runtime
+        now = runtime.database.now(session)
+        batch = claim(
             session,
-            ids,
-            step,
-            now=utc_now(),
+            self.step,
+            limit=limit,
+            now=now,
             lease=runtime.lease,
             policy=runtime.policy,
-            task_id=task_id,
+            task_id=self.task_id,
         )
-    outcome = StepRun()
-    if len(claims) < len(ids):
-        log.debug("step.skipped", step=step, connections=len(ids) - len(claims), reason="not due or not free")
-    if not claims:
-        return outcome
-    with runtime.leases.holding(claims):
-        work = _poll_all if step is Step.POLL else _call_all
-        for results in work(runtime, step, claims):
-            _record(runtime, step, results, outcome)
-    return outcome
+        self.incident = in_incident(session, batch.claims, runtime.policy, now=now)
+        self.is_followed = self.step is Step.POLL and is_live(session, now=now)
+        return batch
 
+    def _record(self, results: Sequence[Result]) -> list[Claim]:
+        """Record what has come in; returns the claims that go on to create their sync."""
+        runtime = self.runtime
+        with runtime.database.write() as session:
+            checked = shared.hold_back_released(session, results)
+            onward = Onward(Step.CREATE, runtime.lease) if self.limited is None else None
+            recorded = record(session, checked, now=runtime.database.now(session), onward=onward)
+        self._release(results, recorded)
+        self.report.add(recorded.results)
+        for claimed, verdict in recorded.results:
+            _log_failure(claimed, verdict)
+        return recorded.onward
 
-def _record(runtime: Runtime, step: Step, results: Sequence[Result], outcome: StepRun) -> None:
-    with runtime.database.write() as session:
-        recorded = record(session, step, results, now=utc_now())
-        has_success = any(verdict.outcome is AttemptOutcome.SUCCEEDED for _, verdict in results)
-        if has_success and runtime.outage.is_over():
-            log.info("outage.ended", woken=wake_parked(session, now=utc_now()))
-    runtime.leases.release([claim for claim, _ in results])
-    for done in recorded:
-        if done.due_step is not None:
-            outcome.due.setdefault(done.due_step, []).append(done.connection.id)
-    for claimed, verdict in results:
-        if verdict.is_retry and verdict.wait is not None:
-            outcome.to_retry.append(claimed.connection.id)
-            outcome.retry_in = max(outcome.retry_in, verdict.wait)
-        _log(step, claimed, verdict)
+    def _release(self, results: Sequence[Result], recorded: Recorded) -> None:
+        kept = {claimed.key for claimed in recorded.onward}
+        self.runtime.leases.release([claimed for claimed, _ in results if claimed.key not in kept])
 
+    def _tell_limits(self) -> None:
+        """Report to the breaker; when the API works again, what its trouble has parked goes on."""
+        is_over = self.runtime.limits.report(successes=self.successes, failed_tenants=self.failed_tenants)
+        if not is_over:
+            return
+        woken = 0
+        while True:
+            with self.runtime.database.write() as session:
+                now = self.runtime.database.now(session)
+                some = wake_parked(
+                    session, TROUBLE_CODES, now=now, min_attempts=self.runtime.policy.max_attempts
+                )
+            woken += some
+            if not some:
+                break
+        log.info("outage.ended", woken=woken)
 
-def _call_all(runtime: Runtime, step: Step, claims: Sequence[Claim]) -> Iterator[list[Result]]:
-    """Call for each claim, in as many threads as there are connections; yield results as they come in."""
-    call = _CALLS[step]
-    pending: set[Future[Result]] = {runtime.calls.submit(_guarded, runtime, step, call, c) for c in claims}
-    while pending:
-        done, pending = wait(pending, return_when=FIRST_COMPLETED)
-        if pending:
-            time.sleep(SHARED_COMMIT_S)
-            more, pending = wait(pending, timeout=0)
-            done |= more
-        yield [future.result() for future in done]
+    def _jobs(self, step: Step, claims: Sequence[Claim]) -> list[Job]:
+        if step is Step.POLL:
+            return [partial(self._poll_all, claims)]
+        return [partial(self._call_one, claimed) for claimed in claims]
 
+    async def _call_one(self, claimed: Claim, emit: Emit) -> None:
+        """One call with its log context; what the outside world does wrong becomes a verdict."""
+        with counting(self.tally), structlog.contextvars.bound_contextvars(**_context(claimed)):
+            try:
+                self._check_limit()
+                verdict = await _CALLS[claimed.step](self, claimed)
+                self.successes += 1
+            except ProvisioningError as exc:
+                verdict = self._on_error(claimed, exc)
+            except Exception as exc:  # noqa: BLE001  # a mistake of ours must cost no other row anything
+                verdict = self._on_mistake(claimed, exc)
+        emit([(claimed, verdict)])
 
-def _guarded(runtime: Runtime, step: Step, call: "StepCall", claimed: Claim) -> Result:
-    """One call with its log context; what the outside world does wrong becomes a verdict."""
-    with structlog.contextvars.bound_contextvars(**_context(step, claimed)):
+    async def _poll_all(self, claims: Sequence[Claim], emit: Emit) -> None:
+        """Read all syncs together and judge each; answers are recorded as they arrive."""
+        with counting(self.tally):
+            try:
+                async for answers in poll.read_syncs(claims, self.runtime.sizes, self.runtime.api):
+                    emit([(claimed, self._judged(claimed, read)) for claimed, read in answers])
+            except Exception as exc:  # noqa: BLE001  # as above; what was emitted before stays recorded
+                emit([(claimed, self._on_mistake(claimed, exc)) for claimed in claims])
+
+    def _check_limit(self) -> None:
+        if self.limited is not None:
+            raise PausedError(
+                "calls are paused: the API is limiting", retry_after_s=self.limited.retry_after_s
+            )
+
+    def _judged(self, claimed: Claim, read: poll.Read) -> Verdict:
+        paces = self.runtime.paces(is_followed=self.is_followed)
         try:
-            runtime.gate.check()
-            return claimed, call(runtime, claimed)
-        except ProvisioningError as exc:
-            return claimed, _on_error(runtime, step, claimed, exc)
+            if isinstance(read, NotFoundError):
+                self.successes += 1
+                return judge_missing(claimed, read, paces=paces)
+            if isinstance(read, ProvisioningError):
+                return self._on_error(claimed, read)
+            self.successes += 1
+            return judge(
+                claimed,
+                read,
+                now=utc_now(),
+                paces=paces,
+                policy=self.runtime.policy,
+                is_incident=self._is_incident,
+            )
         except Exception as exc:  # noqa: BLE001  # a mistake of ours must cost no other row anything
-            return claimed, _on_mistake(runtime, step, claimed, exc)
+            return self._on_mistake(claimed, exc)
+
+    def _is_incident(self, claimed: Claim) -> bool:
+        return claimed.connection_id in self.incident
+
+    def _on_mistake(self, claimed: Claim, exc: Exception) -> Verdict:
+        log.error("step.broken", exc_info=exc, **_context(claimed))
+        return self._on_error(claimed, InternalError(type(exc).__name__))
+
+    def _on_error(self, claimed: Claim, error: ProvisioningError) -> Verdict:
+        if isinstance(error, API_TROUBLE):
+            self.failed_tenants.add(str(claimed.tenant_id))
+        elif isinstance(error, PermanentError):
+            self.successes += 1
+        elif isinstance(error, RateLimitedError) and not isinstance(error, PausedError):
+            self._limit(claimed, error)
+        verdict = verdict_on_error(
+            claimed,
+            error,
+            self.runtime.policy,
+            now=utc_now(),
+            is_incident=self._is_incident(claimed),
+        )
+        if claimed.step is Step.CREATE:
+            return replace(verdict, facts=facts_after_error(claimed, error))
+        return verdict
+
+    def _limit(self, claimed: Claim, error: RateLimitedError) -> None:
+        """Nobody calls until the API said to come back."""
+        if self.limited is None:
+            wait = retry_delay(claimed.attempts, retry_after_s=error.retry_after_s)
+            self.limited = RateLimitedError(error.reason, retry_after_s=wait.total_seconds())
+            self.runtime.limits.pause(wait)
 
 
-def _on_mistake(runtime: Runtime, step: Step, claimed: Claim, exc: Exception) -> Verdict:
-    log.exception("step.broken", exc_info=exc)
-    return _on_error(runtime, step, claimed, InternalError(type(exc).__name__))
-
-
-def _on_error(runtime: Runtime, step: Step, claimed: Claim, error: ProvisioningError) -> Verdict:
-    runtime.outage.failed(error)
-    if isinstance(error, RateLimitedError) and not isinstance(error, PausedError):
-        runtime.gate.pause(retry_delay(claimed.connection.attempts, retry_after_s=error.retry_after_s))
-    if isinstance(error, NotFoundError) and step is Step.UPDATE:
-        return poll.judge_missing(claimed, error, now=utc_now(), health_pace=runtime.health_pace)
-    verdict = verdict_on_error(claimed, error, runtime.policy)
-    if step is Step.CREATE:
-        return replace(verdict, facts=facts_after_error(claimed, error))
-    return verdict
-
-
-def _poll_all(runtime: Runtime, step: Step, claims: Sequence[Claim]) -> Iterator[list[Result]]:
-    """Read all syncs together and judge each."""
-    try:
-        runtime.gate.check()
-    except PausedError as exc:
-        yield [(claimed, _on_error(runtime, step, claimed, exc)) for claimed in claims]
-        return
-    watched = _watched(runtime, poll.due_streams(claims))
-    reads = runtime.portal.call(poll.read_syncs, claims, watched, runtime.async_api)
-    yield [(claimed, _judged(runtime, claimed, read)) for claimed, read in reads]
-
-
-def _judged(runtime: Runtime, claimed: Claim, read: poll.Read) -> Verdict:
-    now, pace = utc_now(), runtime.health_pace
-    if isinstance(read, NotFoundError):
-        return poll.judge_missing(claimed, read, now=now, health_pace=pace)
-    if isinstance(read, ProvisioningError):
-        return _on_error(runtime, Step.POLL, claimed, read)
-    try:
-        return poll.judge(claimed, read, now=now, health_pace=pace)
-    except Exception as exc:  # noqa: BLE001  # as in `_guarded`
-        with structlog.contextvars.bound_contextvars(**_context(Step.POLL, claimed)):
-            return _on_mistake(runtime, Step.POLL, claimed, exc)
-
-
-def _watched(runtime: Runtime, stream_ids: set[str]) -> dict[str, int]:
-    """How many syncs each of these streams has, as far as we know."""
-    if not stream_ids:
-        return {}
-    stream = col(Connection.remote_stream_id)
-    with runtime.database.read() as session:
-        rows = session.exec(select(stream, func.count()).where(stream.in_(stream_ids)).group_by(stream))
-        return {str(stream_id): count for stream_id, count in rows}
-
-
-def _context(step: Step, claimed: Claim) -> dict[str, object]:
-    connection = claimed.connection
+def _context(claimed: Claim) -> dict[str, object]:
     return {
-        "step": str(step),
-        "connection_id": str(connection.id),
-        "tenant_id": str(connection.tenant_id),
-        "attempt": connection.attempts,
-        "correlation_id": connection.correlation_id,
+        "step": str(claimed.step),
+        "external_id": claimed.external_id,
+        "connection_id": str(claimed.connection_id),
+        "tenant_id": str(claimed.tenant_id),
+        "attempt": claimed.attempts,
+        "correlation_id": claimed.correlation_id,
     }
 
 
-def _log(step: Step, claimed: Claim, verdict: Verdict) -> None:
-    if not verdict.is_eventful and verdict.outcome is AttemptOutcome.SUCCEEDED:
-        return
-    facts = _context(step, claimed) | {"why": verdict.why, "task_id": claimed.task_id}
-    if verdict.problem is None:
-        log.info("step.done", to=verdict.move, **facts)
-    else:
+def _log_failure(claimed: Claim, verdict: Verdict) -> None:
+    if verdict.problem is not None and verdict.is_eventful:
+        facts = _context(claimed) | {"why": verdict.why, "task_id": claimed.task_id}
         log.warning("step.failed", to=verdict.move, code=verdict.problem.code, **facts)
 
 
-StepCall = Callable[[Runtime, Claim], Verdict]
+async def _capture(run: _Run, claimed: Claim) -> Verdict:
+    return await capture(claimed, run.runtime.api, run.runtime.vault)
 
 
-def _create(runtime: Runtime, claimed: Claim) -> Verdict:
-    def intend(claimed: Claim, at: object) -> None:
-        del at
-        note_intent(runtime.database, claimed, utc_now())
+async def _create(run: _Run, claimed: Claim) -> Verdict:
+    runtime = run.runtime
 
-    return create(
-        claimed,
-        Creating(runtime.api, runtime.plans, runtime.streams, settle=runtime.settle, note_intent=intend),
-    )
+    async def intend(claimed: Claim) -> None:
+        await asyncio.to_thread(note_intent, runtime.database, claimed)
 
-
-def _is_shared(runtime: Runtime, claimed: Claim, credential_id: str) -> bool:
-    others = select(func.count()).where(
-        col(Connection.remote_credential_id) == credential_id,
-        col(Connection.id) != claimed.connection.id,
-        col(Connection.state).not_in([State.REMOVING, State.REMOVED]),
-    )
-    with runtime.database.read() as session:
-        return session.exec(others).one() > 0
+    creating = Creating(runtime.api, runtime.plans, runtime.streams, runtime.settle, intend)
+    return await create(claimed, creating)
 
 
-def _remove(runtime: Runtime, claimed: Claim) -> Verdict:
-    def is_shared(credential_id: str) -> bool:
-        return _is_shared(runtime, claimed, credential_id)
+async def _update(run: _Run, claimed: Claim) -> Verdict:
+    if claimed.state not in WITH_SYNC or not claimed.is_outdated:
+        return Verdict(did="unchanged", why="nothing to change", wait=None, is_eventful=False)
+    return await update(claimed, run.runtime.api, run.runtime.plans)
 
-    return remove(claimed, runtime.api, settle=runtime.settle, is_shared=is_shared)
+
+async def _remove(run: _Run, claimed: Claim) -> Verdict:
+    runtime = run.runtime
+
+    async def is_shared(credential_id: str) -> bool:
+        return await asyncio.to_thread(shared.is_shared, runtime.database, claimed, credential_id)
+
+    return await remove(claimed, runtime.api, settle=runtime.settle, is_shared=is_shared)
 
 
-_CALLS: Final[dict[Step, StepCall]] = {
-    Step.CAPTURE: lambda runtime, claimed: capture(claimed, runtime.api, runtime.vault),
+_CALLS: Final[dict[Step, Callable[[_Run, Claim], Awaitable[Verdict]]]] = {
+    Step.CAPTURE: _capture,
     Step.CREATE: _create,
-    Step.UPDATE: lambda runtime, claimed: update(claimed, runtime.api, runtime.plans),
+    Step.UPDATE: _update,
     Step.REMOVE: _remove,
 }

@@ -1,6 +1,6 @@
-"""Which stream a slug means: looked up once per process, created when it is not there yet."""
+"""Stream ids by slug: looked up once per process, created when the stream is not there yet."""
 
-import threading
+import asyncio
 
 from worker.errors import ApiRejectedError, PlanError
 from worker.management import ManagementApi
@@ -8,40 +8,46 @@ from worker.plans import WantedSync
 
 
 class Streams:
-    """Stream ids by slug. Safe to use from many threads, and beside other processes."""
+    """Remembers the stream id of each slug. Callers that ask for one slug at once share one request."""
 
     def __init__(self, api: ManagementApi) -> None:
         self._api = api
         self._ids: dict[str, str] = {}
-        self._lock = threading.Lock()
+        self._looking: dict[str, asyncio.Task[str]] = {}
 
-    def id_for(self, wanted: WantedSync) -> str:
+    async def id_for(self, wanted: WantedSync) -> str:
         """The id that a create has to name."""
         if wanted.stream_id is not None:
             return wanted.stream_id
         if wanted.stream is None:
             raise PlanError("the plan names neither stream nor stream_id")
-        with self._lock:
-            if wanted.stream not in self._ids:
-                self._ids[wanted.stream] = self._find_or_create(wanted.stream)
-            return self._ids[wanted.stream]
+        known = self._ids.get(wanted.stream)
+        return known if known is not None else await self._looked_up(wanted.stream)
 
     def forget(self) -> None:
         """Look again next time: a stream was deleted under us."""
-        with self._lock:
-            self._ids.clear()
+        self._ids.clear()
 
-    def _find_or_create(self, slug: str) -> str:
-        found = self._find(slug)
+    async def _looked_up(self, slug: str) -> str:
+        task = self._looking.get(slug)
+        if task is None:
+            task = self._looking[slug] = asyncio.create_task(self._find_or_create(slug))
+            task.add_done_callback(lambda _done: self._looking.pop(slug, None))
+        found = await asyncio.shield(task)
+        self._ids[slug] = found
+        return found
+
+    async def _find_or_create(self, slug: str) -> str:
+        found = await self._find(slug)
         if found is not None:
             return found
         try:
-            return self._api.create_stream(slug).id
+            return (await self._api.create_stream(slug)).id
         except ApiRejectedError:
-            found = self._find(slug)  # somebody else may have created it in between
+            found = await self._find(slug)  # another process may have created it in between
             if found is None:
                 raise
             return found
 
-    def _find(self, slug: str) -> str | None:
-        return next((stream.id for stream in self._api.list_streams() if stream.slug == slug), None)
+    async def _find(self, slug: str) -> str | None:
+        return next((stream.id for stream in await self._api.list_streams() if stream.slug == slug), None)

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 from worker.management import RemoteSync
 from worker.management.shapes import RemoteRateLimit
 from worker.plans import Plans, RateLimit, WantedSync, wanted_sync
-from worker.steps.verdict import Claim
+from worker.queue.verdict import Claim
 
 CONNECTION_KEY = "gangway_connection_id"
 """The key in a remote object's metadata under which our connection id travels."""
@@ -15,32 +15,31 @@ CONNECTION_KEY = "gangway_connection_id"
 
 def marker(claim: Claim) -> dict[str, JsonValue]:
     """By this a sync is recognised as this connection's, whatever became of the request that made it."""
-    return {CONNECTION_KEY: str(claim.connection.id)}
+    return {CONNECTION_KEY: str(claim.connection_id)}
 
 
 def wanted_of(claim: Claim, plans: Plans) -> WantedSync:
     """What the plan and the events together want of this connection's sync."""
-    tenant, connection = claim.tenant, claim.connection
     return wanted_sync(
-        plans.provider(tenant.plan, connection.provider),
-        connection.overrides,
-        tenant=tenant.name or tenant.external_id,
-        provider=connection.provider,
-        slot=connection.slot,
+        plans.provider(claim.plan, claim.provider),
+        claim.overrides,
+        tenant=claim.tenant_name or claim.external_id,
+        provider=claim.provider,
+        slot=claim.slot,
     )
 
 
 def create_body(claim: Claim, wanted: WantedSync, stream_id: str) -> dict[str, JsonValue]:
     """The body of `POST /v1/syncs` (contract 2.2)."""
     body: dict[str, JsonValue] = {
-        "provider": claim.connection.provider,
+        "provider": claim.provider,
         "stream_id": stream_id,
         "name": wanted.name,
         "collection_ids": list(wanted.collection_ids),
-        "credential_id": claim.connection.remote_credential_id,
+        "credential_id": claim.remote_credential_id,
         "sync_frequency": wanted.sync_frequency,
         "metadata": wanted.metadata | marker(claim),
-        "external_id": claim.tenant.external_id,
+        "external_id": claim.external_id,
     }
     if wanted.max_age_days is not None:
         body["max_age_days"] = wanted.max_age_days

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from celery import Celery
 from fastapi import FastAPI
@@ -10,10 +11,10 @@ from fastapi.responses import JSONResponse
 from starlette.requests import Request
 
 from foundation.database import Database
-from worker.hints import relay as new_relay
 from worker.intake.accept import Intake
 from worker.intake.inbox import Inbox
 from worker.plans import Plans
+from worker.queue.wakeups import Waker, wake
 from worker.settings import Settings
 from worker.web import answers
 from worker.web.probes import probes
@@ -26,14 +27,14 @@ def create_app(settings: Settings, celery: Celery) -> FastAPI:
     database = Database(settings.database_url.get_secret_value())
     plans = Plans.load(settings.plans_file)
     inbox = Inbox(database, Intake(settings.vault(), plans))
-    relay = new_relay(celery)
+    waker = Waker(partial(wake, celery))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        relay.start()
+        waker.start()
         yield
         inbox.close()
-        relay.stop()
+        waker.stop()
         database.dispose()
 
     app = FastAPI(
@@ -50,7 +51,7 @@ def create_app(settings: Settings, celery: Celery) -> FastAPI:
             fields.setdefault(".".join(str(part) for part in error["loc"][1:]), []).append(error["msg"])
         return answers.answer(422, "Validation failed", fields)
 
-    app.include_router(webhooks(settings, inbox, relay))
+    app.include_router(webhooks(settings, inbox, waker))
     app.include_router(tenants(settings, database))
     app.include_router(probes(database, celery))
     return app

@@ -11,16 +11,18 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, SecretStr
-from sqlalchemy import ColumnElement, tuple_
+from sqlalchemy import ColumnElement, and_, tuple_
 from sqlmodel import Session, col, select
 
 from foundation.database import Database
-from models import Connection, Tenant, TenantState
+from models import Connection, Lane, Tenant, TenantState, Work
 from models.columns import JsonObject
 from worker.intake.accept import state_of
 from worker.settings import Settings
 from worker.web.answers import Refusal, RefusalBody
 from worker.web.tenant_states import having_state
+
+OF_THE_WORK = {"next_step", "due_at", "attempts"}
 
 
 class ErrorView(BaseModel):
@@ -48,17 +50,22 @@ class ConnectionView(BaseModel):
     next_step: str | None
     due_at: datetime | None
     error: ErrorView | None
+    change_error: ErrorView | None
+    """Why the last wanted change could not be made; the sync goes on without it."""
 
     @classmethod
-    def of(cls, c: Connection) -> Self:
+    def of(cls, c: Connection, work: Work | None) -> Self:
         error = c.error_code and ErrorView(code=c.error_code, message=c.error_message, advice=c.error_advice)
         return cls(
-            **c.model_dump(include=cls.model_fields.keys() - {"next_step", "error"}),
+            **c.model_dump(include=cls.model_fields.keys() - OF_THE_WORK - {"error", "change_error"}),
             sync_id=c.remote_sync_id,
             stream_id=c.remote_stream_id,
             credential_id=c.remote_credential_id,
-            next_step=c.next_step if c.due_at else None,
+            next_step=work.step if work and work.due_at else None,
+            due_at=work.due_at if work else None,
+            attempts=work.attempts if work else 0,
             error=error or None,
+            change_error=ErrorView.model_validate(c.change_problem) if c.change_problem else None,
         )
 
 
@@ -77,14 +84,14 @@ class TenantView(BaseModel):
     connections: list[ConnectionView]
 
     @classmethod
-    def of(cls, tenant: Tenant, connections: list[Connection]) -> Self:
-        ready = [c.ready_at for c in connections]
+    def of(cls, tenant: Tenant, connections: list[tuple[Connection, Work | None]]) -> Self:
+        ready = [c.ready_at for c, _ in connections]
         return cls(
             **tenant.model_dump(include={"external_id", "id", "name", "plan", "created_at", "updated_at"}),
             metadata=tenant.metadata_,
-            state=state_of(tenant, connections),
+            state=state_of(tenant, {c.state for c, _ in connections}),
             ready_at=max((at for at in ready if at is not None), default=None) if all(ready) else None,
-            connections=[ConnectionView.of(c) for c in connections],
+            connections=[ConnectionView.of(c, work) for c, work in connections],
         )
 
 
@@ -157,10 +164,19 @@ def _page(
 def _views(session: Session, found: list[Tenant]) -> list[TenantView]:
     """Their connections are read together, not one tenant at a time."""
     ids = [tenant.id for tenant in found]
-    by_tenant: dict[UUID, list[Connection]] = {tenant_id: [] for tenant_id in ids}
-    mine = select(Connection).where(col(Connection.tenant_id).in_(ids)).order_by(col(Connection.created_at))
-    for connection in session.exec(mine):
-        by_tenant[connection.tenant_id].append(connection)
+    by_tenant: dict[UUID, list[tuple[Connection, Work | None]]] = {tenant_id: [] for tenant_id in ids}
+    mine = (
+        select(Connection, Work)
+        .join(
+            Work,
+            and_(col(Work.connection_id) == col(Connection.id), col(Work.lane) == Lane.LIFECYCLE),
+            isouter=True,
+        )
+        .where(col(Connection.tenant_id).in_(ids))
+        .order_by(col(Connection.created_at))
+    )
+    for connection, work in session.exec(mine):
+        by_tenant[connection.tenant_id].append((connection, work))
     return [TenantView.of(tenant, by_tenant[tenant.id]) for tenant in found]
 
 

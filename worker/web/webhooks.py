@@ -11,11 +11,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from foundation.hints import Relay
 from worker.intake.accept import Accepted, Message
 from worker.intake.events import InvalidEventError, parse
 from worker.intake.inbox import Inbox
 from worker.intake.signatures import SignatureError, verify
+from worker.queue.wakeups import Waker
 from worker.settings import Settings
 from worker.web.answers import Refusal, RefusalBody
 
@@ -57,7 +57,7 @@ class EventAnswer(BaseModel):
     status_url: str
 
 
-def webhooks(settings: Settings, inbox: Inbox, relay: Relay) -> APIRouter:
+def webhooks(settings: Settings, inbox: Inbox, waker: Waker) -> APIRouter:
     router = APIRouter(tags=["webhooks"])
     refusals: dict[int | str, dict[str, object]] = {
         code: {"model": RefusalBody} for code in (401, 404, 413, 415, 422)
@@ -83,8 +83,8 @@ def webhooks(settings: Settings, inbox: Inbox, relay: Relay) -> APIRouter:
             raise Refusal(HTTPStatus.UNAUTHORIZED, str(exc)) from exc
         with structlog.contextvars.bound_contextvars(correlation_id=uuid4().hex, message_id=message_id):
             accepted = await _accept(inbox, source, message_id, body)
-        for step, connection_id in accepted.due:
-            relay.give(step, [connection_id])
+        for step in accepted.due:
+            waker.give(step)
         return JSONResponse(accepted.answer, status_code=HTTPStatus.ACCEPTED)
 
     return router

@@ -1,18 +1,15 @@
-"""Heeding: how the newest wishes for a tenant move a connection, now or as soon as its running step ends."""
+"""What the newest events want of a connection, and the work that follows from it."""
 
-from datetime import datetime
-
-from models import Connection, State, Tenant, Transition
+from models import Connection, State, Step, Tenant, Transition
 from models.lifecycle import WITH_SYNC
 
 _STARTS_OVER = (WITH_SYNC - {State.PAUSED}) | {State.AWAITING_CREDENTIAL, State.CAPTURED, State.FAILED}
 
 
-def heed(
+def apply_desired(
     tenant: Tenant,
     connection: Connection,
     *,
-    now: datetime,
     credential_given: bool = False,
     task_id: str | None = None,
 ) -> list[Transition]:
@@ -25,7 +22,6 @@ def heed(
 
     def move(target: State, why: str) -> None:
         moves.append(connection.transition_to(target, why=why, task_id=task_id))
-        connection.want_now(now)
         connection.forget_error()
 
     if tenant.is_removed:
@@ -38,23 +34,32 @@ def heed(
         return moves
     if connection.state is State.REMOVED:
         move(State.AWAITING_CREDENTIAL, "the tenant signed up again")
-        connection.due_at = None
+        connection.released_credential_id = None
     if connection.state in _STARTS_OVER and _has_new_credential(connection, given=credential_given):
         move(State.REQUESTED, "a credential is here")
     elif connection.state is State.PAUSED and _is_resumed_with_credential(connection):
         move(State.REQUESTED, "resumed with a new credential")
     elif connection.state is State.FAILED and connection.is_outdated and connection.remote_credential_id:
         move(State.REQUESTED, "what is wanted has changed")
-    elif connection.state in WITH_SYNC and connection.is_outdated:
-        connection.want_now(now)
     return moves
+
+
+def wanted_steps(connection: Connection) -> tuple[Step | None, Step | None]:
+    """The next step of the lifecycle, and the step that brings the sync up to date if it is behind."""
+    is_behind = connection.state in WITH_SYNC and connection.is_outdated
+    return connection.next_step, Step.UPDATE if is_behind else None
 
 
 def _has_new_credential(connection: Connection, *, given: bool) -> bool:
     if connection.sealed_credential is not None:
         return True
     named = connection.overrides.get("credential_id")
-    return named is not None and (given or named != connection.remote_credential_id)
+    return named is not None and (given or not _is_same_id(str(named), connection.remote_credential_id))
+
+
+def _is_same_id(named: str, known: str | None) -> bool:
+    """An API may spell an id in its own way: a UUID in lower case, for example."""
+    return known is not None and named.casefold() == known.casefold()
 
 
 def _is_resumed_with_credential(connection: Connection) -> bool:

@@ -1,24 +1,23 @@
-"""Keeping the leases of connections alive while their steps are under way."""
+"""Keeping the leases of claimed work alive while its steps are under way."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from uuid import UUID
 
 from foundation import leases
-from foundation.database import Database, utc_now
-from worker.rows.claims import renew
-from worker.steps.verdict import Claim
+from foundation.database import Database
+from worker.queue.claims import renew
+from worker.queue.verdict import Claim, Key
 
 
-class LeaseKeeper:
+class ClaimKeeper:
     """Renews the leases of everything this process is working on."""
 
     def __init__(self, database: Database, lease: timedelta) -> None:
-        self._leases = leases.Leases()
+        self._leases: leases.Leases[Key] = leases.Leases()
 
-        def renew_all(held: Mapping[UUID, int]) -> None:
-            renew(database, held, until=utc_now() + lease)
+        def renew_all(held: Mapping[Key, int]) -> None:
+            renew(database, held, lease=lease)
 
         self._keeper = leases.LeaseKeeper(self._leases, renew_all, every_s=lease.total_seconds() / 3)
 
@@ -31,13 +30,13 @@ class LeaseKeeper:
     def release(self, claims: Sequence[Claim]) -> None:
         self._leases.let_go(_fences(claims))
 
-    def held(self) -> Mapping[UUID, int]:
-        """The connections and the fences of their claims."""
+    def held(self) -> Mapping[Key, int]:
+        """The rows of work and the fences of their claims."""
         return self._leases.held()
 
     def close(self) -> None:
         self._keeper.close()
 
 
-def _fences(claims: Sequence[Claim]) -> dict[UUID, int]:
-    return {claim.connection.id: claim.connection.fence for claim in claims}
+def _fences(claims: Sequence[Claim]) -> dict[Key, int]:
+    return {claim.key: claim.fence for claim in claims}

@@ -1,0 +1,98 @@
+"""Loading the rows that a group of messages concerns, with few statements and in one order of locks.
+
+Everyone locks tenants by `external_id` first, then connections by `id`, then their work: so no two
+transactions can wait for each other.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Insert, Table, collate, func, or_, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session, col, select
+
+from foundation.database import new_id
+from models import Connection, InboundEvent, Tenant
+
+APPLIED_AT_ONCE: Final = 50
+"""A tenant with more connections than this has its own changes applied to them in the background."""
+
+Named = tuple[UUID, str, str]
+"""A connection as an event names it: tenant, provider, slot."""
+_tenants: Final[Table] = Tenant.__table__  # type: ignore[attr-defined]  # SQLModel does not declare it
+
+
+@dataclass(slots=True)
+class Tenants:
+    """The tenants of a group of messages, locked."""
+
+    by_external_id: Mapping[str, Tenant]
+    new: set[UUID] = field(default_factory=set)
+    """Those that did not exist before this transaction."""
+
+
+def locked_tenants(session: Session, external_ids: Iterable[str]) -> Tenants:
+    """The tenants' rows, locked; new ones are made in one statement: two processes may both try."""
+    made = {external_id: new_id() for external_id in sorted(set(external_ids))}
+    session.connection().execute(
+        _insert_once(session),
+        [
+            Tenant(id=tenant_id, external_id=external_id, plan="default").model_dump(exclude={"metadata_"})
+            | {"metadata": {}}
+            for external_id, tenant_id in made.items()
+        ],
+    )
+    mine = select(Tenant).where(col(Tenant.external_id).in_(list(made))).order_by(_as_bytes(session))
+    # not the strongest lock: history rows that workers write meanwhile refer to this row
+    rows = session.exec(mine.with_for_update(key_share=True)).all()
+    new = {row.id for row in rows if row.id == made[row.external_id]}
+    return Tenants({row.external_id: row for row in rows}, new)
+
+
+def known_events(
+    session: Session, messages: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], InboundEvent]:
+    """What was stored under these sources and message ids before."""
+    identity = tuple_(col(InboundEvent.source), col(InboundEvent.message_id))
+    rows = session.exec(select(InboundEvent).where(identity.in_(list(messages))))
+    return {(row.source, row.message_id): row for row in rows}
+
+
+def locked_connections(
+    session: Session, named: Collection[Named], whole_tenants: Collection[UUID]
+) -> Sequence[Connection]:
+    """The connections that the messages name, and all of these tenants, locked."""
+    if not named and not whole_tenants:
+        return ()
+    identity = tuple_(col(Connection.tenant_id), col(Connection.provider), col(Connection.slot))
+    mine = select(Connection).where(
+        or_(identity.in_(list(named)), col(Connection.tenant_id).in_(list(whole_tenants)))
+    )
+    return session.exec(mine.order_by(col(Connection.id)).with_for_update()).all()
+
+
+def with_many_connections(session: Session, tenant_ids: Collection[UUID]) -> set[UUID]:
+    """Those of these tenants that have too many connections to apply a change to all of them at once."""
+    if not tenant_ids:
+        return set()
+    counted = (
+        select(col(Connection.tenant_id))
+        .where(col(Connection.tenant_id).in_(list(tenant_ids)))
+        .group_by(col(Connection.tenant_id))
+        .having(func.count() > APPLIED_AT_ONCE)
+    )
+    return set(session.exec(counted))
+
+
+def _as_bytes(session: Session) -> ColumnElement[str]:
+    """PostgreSQL would order texts as people do, and not as Python does."""
+    external_id = _tenants.c.external_id
+    return collate(external_id, "C") if session.get_bind().dialect.name == "postgresql" else external_id
+
+
+def _insert_once(session: Session) -> Insert:
+    if session.get_bind().dialect.name == "postgresql":
+        return postgresql.insert(_tenants).on_conflict_do_nothing(index_elements=["external_id"])
+    return sqlite.insert(_tenants).on_conflict_do_nothing(index_elements=["external_id"])

@@ -1,0 +1,82 @@
+"""Retention: history and secrets that are older than the settings allow are deleted, in bounded steps."""
+
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Table, delete, select, update
+from sqlmodel import col
+
+from foundation.database import Database
+from models import Connection, Row, State, Tenant
+from worker.runtime import Runtime
+
+log = structlog.get_logger()
+
+ROWS_PER_STEP: Final = 1_000
+HISTORY: Final[tuple[Table, ...]] = tuple(
+    Row.metadata.tables[name] for name in ("attempt", "transition", "inbound_event")
+)
+
+
+def purge(runtime: Runtime) -> None:
+    """Delete what is too old, a bounded number of rows per transaction."""
+    database, settings = runtime.database, runtime.settings
+    with database.read() as session:
+        now = database.now(session)
+    before = now - timedelta(days=settings.history_days)
+    deleted = {table.name: _delete_history(database, table, before) for table in HISTORY}
+    erased = _erase_secrets(database, now - timedelta(days=settings.failed_secret_days))
+    forgotten = _forget_removed(database, before)
+    log.info("maintenance.purged", secrets=erased, tenants=forgotten, **deleted)
+
+
+def oldest_id_of(moment: datetime) -> UUID:
+    """The smallest id that a row made at this moment can have: ids begin with their time (RFC 9562)."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80 | 7 << 76 | 2 << 62)
+
+
+def _delete_history(database: Database, table: Table, before: datetime) -> int:
+    """By the primary key, which is in the order of time: no index of its own is needed."""
+    total = 0
+    while True:
+        some = select(table.c.id).where(table.c.id < oldest_id_of(before)).order_by(table.c.id)
+        with database.write() as session:
+            old = delete(table).where(table.c.id.in_(some.limit(ROWS_PER_STEP).scalar_subquery()))
+            count = session.connection().execute(old).rowcount
+        total += count
+        if count < ROWS_PER_STEP:
+            return total
+
+
+def _erase_secrets(database: Database, before: datetime) -> int:
+    """Sealed credentials of connections that failed before their credential could be imported."""
+    stale = (
+        select(col(Connection.id))
+        .where(
+            col(Connection.state).in_([State.FAILED, State.AWAITING_CREDENTIAL, State.REMOVED]),
+            col(Connection.sealed_credential).is_not(None),
+            col(Connection.updated_at) < before,
+        )
+        .limit(ROWS_PER_STEP)
+    )
+    total = 0
+    while True:
+        with database.write() as session:
+            erase = update(Connection).where(col(Connection.id).in_(stale.scalar_subquery()))
+            count = session.connection().execute(erase.values(sealed_credential=None)).rowcount
+        total += count
+        if count < ROWS_PER_STEP:
+            return total
+
+
+def _forget_removed(database: Database, before: datetime) -> int:
+    """What a removed tenant was called and what was said about it: its own words, not needed any more."""
+    forgotten = (
+        update(Tenant)
+        .where(col(Tenant.is_removed), col(Tenant.updated_at) < before, col(Tenant.name).is_not(None))
+        .values(name=None, metadata_={})
+    )
+    with database.write() as session:
+        return int(session.connection().execute(forgotten).rowcount)

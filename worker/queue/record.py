@@ -1,0 +1,415 @@
+"""Recording: what a step found becomes true, in one short transaction, unless the row has moved on."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Row, Table, bindparam, insert, select, update
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
+from sqlmodel import Session
+
+from foundation.database import new_id, storable
+from models import Attempt, AttemptOutcome, Connection, Lane, State, Step, Tenant, Transition, Work
+from models.lifecycle import InvalidTransitionError, check_transition, next_step
+from worker.errors import InternalError
+from worker.queue.desired import apply_desired, wanted_steps
+from worker.queue.verdict import Claim, Problem, Verdict
+from worker.redaction import redact
+
+log = structlog.get_logger()
+
+MAX_MESSAGE: Final = 2_000
+UNRECORDABLE_WAIT: Final = timedelta(minutes=1)
+BROKEN: Final = (InvalidTransitionError, DataError, IntegrityError, StatementError)
+"""Errors that one row's values cause. A lost connection or a lock time-out concerns the whole batch."""
+
+_work: Final[Table] = Work.__table__  # type: ignore[attr-defined]  # SQLModel does not declare it
+_connection: Final[Table] = Connection.__table__  # type: ignore[attr-defined]
+_tables: Final = (Transition.__table__, Attempt.__table__)  # type: ignore[attr-defined]
+
+Result = tuple[Claim, Verdict]
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Onward:
+    """Rows that go on with their next step at once, under the lease that they have."""
+
+    step: Step
+    lease: timedelta
+
+
+@dataclass(slots=True)
+class Recorded:
+    """What became of a batch."""
+
+    results: list[Result]
+    """Those that were recorded; rows that other workers have taken over are not among them."""
+    onward: list[Claim]
+    """Claims of the rows that go on."""
+
+
+def record(
+    session: Session, results: Sequence[Result], *, now: datetime, onward: Onward | None = None
+) -> Recorded:
+    """Write the outcomes of a batch. A row that cannot be recorded costs no other row anything.
+
+    A row that was taken over is left alone: its new holder knows better.
+    """
+    try:
+        with session.begin_nested():
+            return _record_all(session, results, now, onward)
+    except BROKEN as exc:
+        if _concerns_all(exc):
+            raise
+        recorded = Recorded([], [])
+        for result in results:
+            _record_alone(session, result, now, onward, recorded)
+        return recorded
+
+
+def _record_alone(
+    session: Session, result: Result, now: datetime, onward: Onward | None, recorded: Recorded
+) -> None:
+    """Record one row in a savepoint of its own; what cannot be recorded becomes a mistake of ours."""
+    try:
+        with session.begin_nested():
+            one = _record_all(session, [result], now, onward)
+    except BROKEN as exc:
+        if _concerns_all(exc):
+            raise
+        claim, verdict = result
+        # without the words of the error, which may quote a customer's data
+        log.error(  # noqa: TRY400
+            "step.not_recorded",
+            step=claim.step,
+            connection_id=str(claim.connection_id),
+            external_id=claim.external_id,
+            reason=type(exc).__name__,
+        )
+        one = _record_all(session, [(claim, _unrecordable(verdict, exc))], now, None)
+    recorded.results += one.results
+    recorded.onward += one.onward
+
+
+def _unrecordable(verdict: Verdict, exc: Exception) -> Verdict:
+    reason = f"the outcome could not be recorded ({type(exc).__name__}): {verdict.why}"
+    return Verdict(
+        did="to retry: internal_error",
+        why="to be tried again",
+        wait=UNRECORDABLE_WAIT,
+        problem=Problem(InternalError.code, reason, InternalError.advice),
+        outcome=AttemptOutcome.TRANSIENT,
+    )
+
+
+def _concerns_all(exc: Exception) -> bool:
+    return isinstance(exc, DBAPIError) and not isinstance(exc, DataError | IntegrityError)
+
+
+def _record_all(
+    session: Session, results: Sequence[Result], now: datetime, onward: Onward | None
+) -> Recorded:
+    quiet = [result for result in results if not result[1].is_eventful]
+    eventful = [result for result in results if result[1].is_eventful]
+    recorded = Recorded([], [])
+    changes = _Changes()
+    rows = _locked(session, [claim for claim, _ in eventful])
+    for claim, verdict in eventful:
+        row = rows.get((claim.connection_id, claim.lane))
+        if row is None or row.fence != claim.fence:
+            log.warning("step.overtaken", step=claim.step, connection_id=str(claim.connection_id))
+            continue
+        recorded.results.append((claim, verdict))
+        if row.revision != claim.revision or row.state is not claim.state:
+            _record_overtaken(session, row, claim, verdict, now, changes)
+        else:
+            recorded.onward += _record_one(row, claim, verdict, now, onward, changes)
+    recorded.results += _record_quiet(session, quiet, now)
+    changes.write(session)
+    return recorded
+
+
+@dataclass(slots=True)
+class _Changes:
+    """Everything that a batch writes, kept until it can be written with few statements."""
+
+    connections: "defaultdict[frozenset[str], list[Values]]"
+    work: list[Values]
+    new_work: list[Values]
+    transitions: list[Values]
+    attempts: list[Values]
+
+    def __init__(self) -> None:
+        self.connections = defaultdict(list)
+        self.work, self.new_work, self.transitions, self.attempts = [], [], [], []
+
+    def connection(self, connection_id: UUID, values: Values) -> None:
+        self.connections[frozenset(values)].append(values | {"row_id": connection_id})
+
+    def write(self, session: Session) -> None:
+        database = session.connection()
+        for columns, rows in self.connections.items():
+            changed: Values = {name: bindparam(name) for name in columns}
+            database.execute(update(_connection).where(_BY_ID).values(changed), rows)
+        if self.work:
+            database.execute(_FREE, self.work)
+        for table, rows in zip(_tables, (self.transitions, self.attempts), strict=True):
+            if rows:
+                database.execute(insert(table), rows)
+        for row in self.new_work:
+            _want_changes(session, row)
+
+
+_BY_ID: Final = _connection.c.id == bindparam("row_id")
+_FREE: Final = (
+    update(_work)
+    .where(
+        _work.c.connection_id == bindparam("row_id"),
+        _work.c.lane == bindparam("row_lane"),
+        _work.c.fence == bindparam("row_fence"),
+    )
+    .values(
+        {
+            name: bindparam(name)
+            for name in ("step", "due_at", "turn_at", "leased_until", "attempts", "lost_leases")
+        }
+    )
+)
+
+
+def _locked(session: Session, claims: Sequence[Claim]) -> Mapping[tuple[UUID, Lane], "Row[Any]"]:
+    """The rows as they are now, locked in the one order that everyone locks connections in."""
+    if not claims:
+        return {}
+    current = (
+        select(
+            _connection.c.id,
+            _connection.c.tenant_id,
+            _connection.c.state,
+            _connection.c.revision,
+            _connection.c.sealed_credential,
+            _connection.c.remote_sync_id,
+            _connection.c.refused_at,
+            _connection.c.ready_at,
+            _work.c.lane,
+            _work.c.fence,
+        )
+        .join(_work, _work.c.connection_id == _connection.c.id)
+        .where(_connection.c.id.in_([claim.connection_id for claim in claims]))
+        .order_by(_connection.c.id)
+        .with_for_update(of=_connection)
+    )
+    return {(row.id, row.lane): row for row in session.execute(current)}
+
+
+def _record_quiet(session: Session, quiet: Sequence[Result], now: datetime) -> list[Result]:
+    """Nothing happened: only the work row says when to look again, if it is still ours."""
+    if quiet:
+        rows = [_freed(claim, verdict, claim.step, now) for claim, verdict in quiet]
+        session.connection().execute(_FREE, sorted(rows, key=lambda row: row["row_id"]))
+    return list(quiet)
+
+
+def _record_one(
+    row: "Row[Any]", claim: Claim, verdict: Verdict, now: datetime, onward: Onward | None, changes: _Changes
+) -> list[Claim]:
+    """Collect what changes; returns the claim of the next step if the row goes on."""
+    values = _facts(row, verdict, claim) | _problem(row, claim, verdict, now)
+    target = verdict.move or claim.state
+    if verdict.move is not None:
+        check_transition(claim.state, verdict.move)
+        changes.transitions.append(_transition(claim, verdict, now))
+        values |= _moved(row, verdict.move, values, now)
+    if verdict.leaves_attempt:
+        changes.attempts.append(_attempt(claim, verdict, now))
+    sync_id = values.get("remote_sync_id", claim.remote_sync_id)
+    step = claim.step if claim.lane is Lane.CHANGES else next_step(target, has_sync=sync_id is not None)
+    if verdict.facts.get("applied_revision", claim.revision) != claim.revision:
+        changes.new_work.append(_update_wanted(claim, now))
+    goes_on = onward is not None and step is onward.step and verdict.move is not None
+    if goes_on and onward is not None:
+        values |= {"create_sent_at": now} if step is Step.CREATE else {}
+        changes.work.append(_kept(claim, step, now + onward.lease))
+    else:
+        changes.work.append(_freed(claim, verdict, step, now))
+    if values:
+        changes.connection(claim.connection_id, values)
+    return [_next_claim(claim, step, values, now)] if goes_on and step is not None else []
+
+
+def _record_overtaken(
+    session: Session, row: "Row[Any]", claim: Claim, verdict: Verdict, now: datetime, changes: _Changes
+) -> None:
+    """An event changed what is wanted meanwhile: the facts are kept, the move is not."""
+    facts = _facts(row, verdict, claim)
+    if facts:
+        session.execute(update(_connection).where(_connection.c.id == claim.connection_id).values(facts))
+    if verdict.leaves_attempt:
+        changes.attempts.append(_attempt(claim, verdict, now))
+    connection = session.get_one(Connection, claim.connection_id, populate_existing=True)
+    tenant = session.get_one(Tenant, claim.tenant_id)
+    if connection.state is claim.state and _is_removal_done(claim, verdict):
+        session.add(connection.transition_to(State.REMOVED, why=verdict.why, task_id=claim.task_id))
+    session.add_all(apply_desired(tenant, connection, task_id=claim.task_id))
+    session.flush()
+    step, update_step = wanted_steps(connection)
+    mine = step if claim.lane is Lane.LIFECYCLE else update_step
+    again = replace(verdict, wait=timedelta(0), outcome=AttemptOutcome.SUCCEEDED, is_refusal=False)
+    changes.work.append(_freed(claim, again, mine, now))
+    if claim.lane is Lane.LIFECYCLE and update_step is not None:
+        changes.new_work.append(_update_wanted(claim, now))
+
+
+def _is_removal_done(claim: Claim, verdict: Verdict) -> bool:
+    """A removal is done whatever was wished meanwhile: a new signup starts from there."""
+    return claim.step is Step.REMOVE and verdict.move is State.REMOVED
+
+
+def _facts(row: "Row[Any]", verdict: Verdict, claim: Claim) -> Values:
+    """What is true now; a newer credential that arrived meanwhile is still to be captured."""
+    facts = dict(verdict.facts)
+    if row.sealed_credential != claim.sealed_credential:
+        facts.pop("sealed_credential", None)
+    return facts
+
+
+def _problem(row: "Row[Any]", claim: Claim, verdict: Verdict, now: datetime) -> Values:
+    """What to tell people. A refused change is told beside the state, which goes on without it."""
+    problem = verdict.problem
+    if claim.lane is Lane.CHANGES:
+        told = None if problem is None else _told(problem)
+        return {"change_problem": told} if told else {}
+    if problem is None:
+        return dict.fromkeys(("error_code", "error_message", "error_advice", "refused_at"))
+    told = _told(problem)
+    return {
+        "error_code": told["code"],
+        "error_message": told["message"],
+        "error_advice": told["advice"],
+        "refused_at": (row.refused_at or now) if verdict.is_refusal else None,
+    }
+
+
+def _told(problem: Problem) -> dict[str, str]:
+    """Others had a hand in the message: nothing in there may be secret, or too odd to be stored."""
+    message = redact(storable(problem.message, max_length=MAX_MESSAGE))
+    return {"code": problem.code, "message": message, "advice": problem.advice}
+
+
+def _moved(row: "Row[Any]", target: State, values: Values, now: datetime) -> Values:
+    moved: Values = {"state": target, "updated_at": now}
+    if target is State.READY and row.ready_at is None and "ready_at" not in values:
+        moved["ready_at"] = now
+    return moved
+
+
+def _freed(claim: Claim, verdict: Verdict, step: Step | None, now: datetime) -> Values:
+    """The work row without its lease, due again when the verdict says so."""
+    is_due = step is not None and verdict.wait is not None
+    due_at = now + verdict.wait if is_due and verdict.wait is not None else None
+    return {
+        "row_id": claim.connection_id,
+        "row_lane": claim.lane,
+        "row_fence": claim.fence,
+        "step": step or claim.step,
+        "due_at": due_at,
+        "turn_at": due_at,
+        "leased_until": None,
+        "attempts": _attempts(claim, verdict),
+        "lost_leases": 0,
+    }
+
+
+def _kept(claim: Claim, step: Step | None, until: datetime) -> Values:
+    """The work row under its lease, for the next step."""
+    return {
+        "row_id": claim.connection_id,
+        "row_lane": claim.lane,
+        "row_fence": claim.fence,
+        "step": step or claim.step,
+        "due_at": until,
+        "turn_at": until,
+        "leased_until": until,
+        "attempts": 1,
+        "lost_leases": 0,
+    }
+
+
+def _attempts(claim: Claim, verdict: Verdict) -> int:
+    if not verdict.is_retry and not verdict.is_refusal:
+        return 0
+    return claim.attempts if verdict.is_counted else max(claim.attempts - 1, 0)
+
+
+def _next_claim(claim: Claim, step: Step, values: Values, now: datetime) -> Claim:
+    return replace(
+        claim,
+        step=step,
+        state=values["state"],
+        sealed_credential=values.get("sealed_credential", claim.sealed_credential),
+        remote_credential_id=values.get("remote_credential_id", claim.remote_credential_id),
+        attempts=1,
+        refused_at=None,
+        error_code=None,
+        started_at=now,
+    )
+
+
+def _transition(claim: Claim, verdict: Verdict, now: datetime) -> Values:
+    return {
+        "id": new_id(),
+        "connection_id": claim.connection_id,
+        "tenant_id": claim.tenant_id,
+        "at": now,
+        "from_state": claim.state,
+        "to_state": verdict.move,
+        "why": verdict.why,
+        "attempt": claim.attempts,
+        "task_id": claim.task_id,
+    }
+
+
+def _attempt(claim: Claim, verdict: Verdict, now: datetime) -> Values:
+    told = _told(verdict.problem) if verdict.problem else None
+    return {
+        "id": new_id(),
+        "connection_id": claim.connection_id,
+        "tenant_id": claim.tenant_id,
+        "step": claim.step,
+        "number": claim.attempts,
+        "started_at": claim.started_at,
+        "finished_at": now,
+        "outcome": verdict.outcome,
+        "error_code": told["code"] if told else None,
+        "error_message": told["message"] if told else None,
+        "task_id": claim.task_id,
+    }
+
+
+def _update_wanted(claim: Claim, now: datetime) -> Values:
+    return {
+        "connection_id": claim.connection_id,
+        "tenant_id": claim.tenant_id,
+        "now": now,
+    }
+
+
+def _want_changes(session: Session, row: Values) -> None:
+    """Have the sync brought up to date, by the row that there may already be."""
+    work = session.get(Work, (row["connection_id"], Lane.CHANGES), with_for_update=True)
+    if work is None:
+        work = Work(
+            connection_id=row["connection_id"],
+            lane=Lane.CHANGES,
+            tenant_id=row["tenant_id"],
+            step=Step.UPDATE,
+        )
+        session.add(work)
+    if not work.is_leased(row["now"]):
+        work.want(Step.UPDATE, due_at=row["now"])
+    session.flush()

@@ -1,0 +1,249 @@
+"""Following the API's feed of changed syncs: one request tells what changed, however many syncs there are.
+
+The first pass lists every sync, later ones only what changed since. The cursor is kept with what was
+recorded, in one transaction, so that a killed worker's successor misses nothing. An API without the feed is
+found out by asking; then each connection is polled as it becomes due.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy import exists, select
+from sqlmodel import Session, col
+
+from foundation.database import Database
+from models import ChangeCursor, Connection, State
+from models.change_cursor import SYNCS
+from worker.errors import ApiRejectedError, ProvisioningError, RateLimitedError
+from worker.management import ChangesPage, RemoteSync
+from worker.queue.claims import look_now, take_over_polls, watched_by_sync
+from worker.queue.incidents import in_incident
+from worker.queue.record import Result, record
+from worker.queue.schedule import want_polls_again
+from worker.queue.verdict import Claim, Verdict
+from worker.retry import jittered, retry_delay
+from worker.runtime import Runtime
+from worker.steps.feed import is_leased
+from worker.steps.judge import Paces, judge
+from worker.steps.report import Report
+
+log = structlog.get_logger()
+
+LEASE: Final = timedelta(seconds=60)
+PAGES_AT_ONCE: Final = 20
+BUSY_PACE: Final = timedelta(seconds=1)
+"""While any initial backfill runs: customers wait for it to end."""
+CALM_PACE: Final = timedelta(seconds=4)
+ASK_AGAIN_IN: Final = timedelta(hours=1)
+"""How often an API without the feed is asked whether it has got one."""
+STALE_AFTER: Final = timedelta(minutes=2)
+"""A feed that could not be followed for so long is given up for a while, and syncs are polled instead."""
+_CURSOR_REFUSED: Final = frozenset({HTTPStatus.GONE, HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
+
+
+def follow(runtime: Runtime, task_id: str | None = None) -> Report:
+    """Read what changed since the last time, and record what that means for our connections."""
+    held = _begin(runtime.database)
+    if held is None:
+        return Report()
+    return _Follow(runtime, held.fence, task_id).run(held.cursor)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    fence: int
+    cursor: str | None
+
+
+def _begin(database: Database) -> _Held | None:
+    """Take the feed, if it is due and no other worker has it."""
+    with database.write() as session:
+        now = database.now(session)
+        feed = session.get(ChangeCursor, SYNCS, with_for_update=True)
+        if feed is None:
+            feed = ChangeCursor(due_at=now)
+            session.add(feed)
+        if feed.due_at > now or is_leased(feed, now):
+            return None
+        feed.fence += 1
+        feed.leased_until = now + LEASE
+        session.flush()
+        return _Held(feed.fence, feed.cursor)
+
+
+@dataclass
+class _Follow:
+    """One worker's turn at the feed."""
+
+    runtime: Runtime
+    fence: int
+    task_id: str | None
+
+    def run(self, cursor: str | None) -> Report:
+        report = Report()
+        for _ in range(PAGES_AT_ONCE):
+            allowed = self.runtime.limits.reserve(1)
+            if not allowed.calls:
+                self._end(wait=timedelta(seconds=allowed.wait_s))
+                return report
+            try:
+                page = self._ask(cursor)
+            except ProvisioningError as exc:
+                self._failed(exc, report)
+                return report
+            if page is None:
+                self._unsupported(report)
+                return report
+            if not self._record(page, report):
+                return report
+            cursor = page.next_cursor
+            if not page.has_more:
+                self._caught_up()
+                return report
+        report.is_full = True
+        self._end(wait=timedelta(0))
+        return report
+
+    def _ask(self, cursor: str | None) -> ChangesPage | None:
+        asking = self.runtime.api.changed_syncs(cursor)
+        return asyncio.run_coroutine_threadsafe(asking, self.runtime.loop).result()
+
+    def _record(self, page: ChangesPage, report: Report) -> bool:
+        """One page and its cursor, together; False if another worker has taken over."""
+        database = self.runtime.database
+        with database.write() as session:
+            now = database.now(session)
+            feed = self._mine(session)
+            if feed is None:
+                return False
+            if page.changed:
+                report.add(self._record_changed(session, page.changed, now))
+            if page.deleted:
+                self._record_deleted(session, [sync.id for sync in page.deleted], now, report)
+            feed.cursor = page.next_cursor
+            feed.is_supported = True
+            feed.leased_until = now + LEASE
+        return True
+
+    def _record_changed(
+        self, session: Session, syncs: Sequence[RemoteSync], now: datetime
+    ) -> Sequence[Result]:
+        """Take over the connections for which a change means something, and record that."""
+        by_id = {sync.id: sync for sync in syncs}
+        watched = watched_by_sync(session, list(by_id), now=now)
+        judged = self._judged(session, [each.claim for each in watched], by_id, now)
+        being_read = {each.claim.connection_id for each in watched if each.is_being_read}
+        news = {
+            claim.connection_id
+            for claim, verdict in judged
+            if verdict.is_eventful or claim.connection_id in being_read
+        }
+        if not news:
+            return ()
+        taken = take_over_polls(session, news, now=now, lease=self.runtime.lease, task_id=self.task_id)
+        return record(session, self._judged(session, taken, by_id, now), now=now).results
+
+    def _judged(
+        self, session: Session, claims: Sequence[Claim], by_id: dict[str, RemoteSync], now: datetime
+    ) -> list[Result]:
+        policy, paces = self.runtime.policy, self.runtime.paces(is_followed=True)
+        incident = in_incident(session, claims, policy, now=now)
+        return [
+            (claim, _judge(claim, by_id[str(claim.remote_sync_id)], now, paces, self.runtime, incident))
+            for claim in claims
+        ]
+
+    def _record_deleted(
+        self, session: Session, sync_ids: Sequence[str], now: datetime, report: Report
+    ) -> None:
+        """A deleted sync is asked for by its id before that is believed."""
+        gone = [each.claim.connection_id for each in watched_by_sync(session, sync_ids, now=now)]
+        if gone:
+            look_now(session, gone, now=now)
+            report.did["deleted sync to confirm"] += len(gone)
+
+    def _caught_up(self) -> None:
+        database = self.runtime.database
+        with database.write() as session:
+            now = database.now(session)
+            feed = self._mine(session)
+            if feed is None:
+                return
+            backfilling = select(exists().where(col(Connection.state) == State.BACKFILLING))
+            pace = BUSY_PACE if session.scalars(backfilling).one() else CALM_PACE
+            feed.caught_up_at = now
+            feed.due_at, feed.leased_until = now + pace, None
+
+    def _failed(self, error: ProvisioningError, report: Report) -> None:
+        """Try again soon; a cursor that the API no longer accepts is given up for a new listing."""
+        report.did[f"to retry: {error.code}"] += 1
+        if isinstance(error, RateLimitedError):
+            self.runtime.limits.pause(retry_delay(1, retry_after_s=error.retry_after_s))
+        database = self.runtime.database
+        with database.write() as session:
+            now = database.now(session)
+            feed = self._mine(session)
+            if feed is None:
+                return
+            if isinstance(error, ApiRejectedError) and error.status in _CURSOR_REFUSED and feed.cursor:
+                log.warning("feed.restarted", status=error.status)
+                feed.cursor = None
+            is_stale = feed.caught_up_at is not None and now - feed.caught_up_at > STALE_AFTER
+            feed.due_at, feed.leased_until = now + retry_delay(3), None
+        if feed.is_supported and is_stale:
+            self._unsupported(report)
+
+    def _unsupported(self, report: Report) -> None:
+        """The API has no feed: read by itself every sync that only the feed was telling about."""
+        database = self.runtime.database
+        with database.write() as session:
+            feed = self._mine(session)
+            if feed is None:
+                return
+            was_supported, now = feed.is_supported, database.now(session)
+            feed.is_supported, feed.cursor, feed.asked_at = False, None, now
+            feed.due_at, feed.leased_until = now + jittered(ASK_AGAIN_IN), None
+        if was_supported:
+            log.warning("feed.lost")
+            self._poll_instead()
+        report.did["the API has no feed of changes"] += 1
+
+    def _poll_instead(self) -> None:
+        database, after = self.runtime.database, None
+        while True:
+            with database.write() as session:
+                after = want_polls_again(
+                    session, after, now=database.now(session), within=self.runtime.health_pace
+                )
+            if after is None:
+                return
+
+    def _end(self, *, wait: timedelta) -> None:
+        database = self.runtime.database
+        with database.write() as session:
+            feed = self._mine(session)
+            if feed is not None:
+                feed.due_at, feed.leased_until = database.now(session) + wait, None
+
+    def _mine(self, session: Session) -> ChangeCursor | None:
+        feed = session.get(ChangeCursor, SYNCS, with_for_update=True)
+        return feed if feed is not None and feed.fence == self.fence else None
+
+
+def _judge(
+    claim: Claim, sync: RemoteSync, now: datetime, paces: Paces, runtime: Runtime, incident: set[UUID]
+) -> Verdict:
+    return judge(
+        claim,
+        sync,
+        now=now,
+        paces=paces,
+        policy=runtime.policy,
+        is_incident=lambda each: each.connection_id in incident,
+    )
