@@ -29,9 +29,6 @@ class Remote:
             self.requests.append(request)
             return self.before(request) or self._obeyed(request)
 
-    async def answer_later(self, request: httpx.Request) -> httpx.Response:
-        return self(request)
-
     def called(self) -> list[str]:
         """Method and path of every request, in order."""
         return [f"{request.method} {request.url.path}" for request in self.requests]

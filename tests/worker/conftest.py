@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from foundation.database import Database
 from foundation.vault import generate_key
 from tests.support.remote import Remote
-from worker.gate import RedisGate
-from worker.management import AsyncManagementApi, ManagementApi
+from worker.limits import RedisLimits
+from worker.management import ManagementApi
 from worker.runtime import Runtime
 from worker.settings import Settings
 
@@ -52,26 +52,21 @@ def redis_server() -> fakeredis.FakeRedis:
 
 
 @pytest.fixture
-def api(remote: Remote) -> Iterator[ManagementApi]:
-    api = ManagementApi("http://api.test", "a-token", transport=httpx.MockTransport(remote))
-    yield api
-    api.close()
+def api(remote: Remote) -> ManagementApi:
+    """A client of the API in memory; nothing in it needs to be closed."""
+    return ManagementApi("http://api.test", "a-token", transport=httpx.MockTransport(remote))
 
 
 @pytest.fixture
-def runtime(
-    settings: Settings, remote: Remote, redis_server: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Runtime]:
-    """Everything the steps use, with the API in memory and the gate on a Redis in memory."""
-    monkeypatch.setattr("worker.runtime.gate_for", lambda _url: RedisGate(redis_server))
-    opened = Runtime.open(
-        settings,
-        api=ManagementApi("http://api.test", "a-token", transport=httpx.MockTransport(remote)),
-        async_api=AsyncManagementApi(
-            "http://api.test", "a-token", transport=httpx.MockTransport(remote.answer_later)
-        ),
-    )
-    with opened:
+def limits(redis_server: fakeredis.FakeRedis) -> RedisLimits:
+    """The limits without a rate, on a Redis in memory."""
+    return RedisLimits(redis_server)
+
+
+@pytest.fixture
+def runtime(settings: Settings, api: ManagementApi, limits: RedisLimits) -> Iterator[Runtime]:
+    """Everything the steps use, with the API and Redis in memory."""
+    with Runtime.open(settings, api=api, limits=limits) as opened:
         yield opened
 
 

@@ -107,6 +107,7 @@ def _environment(stripe_port: int) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GANGWAY_")}
     return inherited | {
         "GANGWAY_PLANS_FILE": str(PLANS),
+        "GANGWAY_REFUSAL_LASTS_S": "3",  # a wrong key is believed soon enough to be watched
         "GANGWAY_ENGINE_PROVIDERS__STRIPE__BASE_URL": f"http://{HOST}:{stripe_port}",
     }
 

@@ -18,6 +18,8 @@ class Report:
     did: "Counter[str]" = field(default_factory=Counter)
     failed: list[str] = field(default_factory=list)
     """Tenant, provider and code of each connection that failed for good."""
+    moved: list[str] = field(default_factory=list)
+    """Tenants whose connections moved on."""
     retry_in: timedelta | None = None
     """When the last of the rows that failed for the moment is due again; None if there are none."""
     is_full: bool = False
@@ -26,6 +28,8 @@ class Report:
     def add(self, results: Iterable[Result]) -> None:
         for claim, verdict in results:
             self.did[verdict.did] += 1
+            if verdict.move is not None:
+                self.moved.append(claim.external_id)
             if verdict.problem is not None and verdict.did.startswith("failed"):
                 self.failed.append(f"{claim.external_id} {claim.provider} {verdict.problem.code}")
             if verdict.is_retry and verdict.wait is not None:

@@ -50,6 +50,7 @@ BATCH_OF_CALLS: Final = 50
 CALLS_PER_ROW: Final = {Step.CAPTURE: 2, Step.UPDATE: 2, Step.REMOVE: 4, Step.CREATE: 1}
 API_TROUBLE: Final = (ApiUnavailableError, ApiTokenError, UnusableAnswerError)
 """Failures that may be the API's, whoever the customer is: they open the breaker and end with it."""
+NAMED_IN_LOG: Final = 100
 TROUBLE_CODES: Final = frozenset(error.code for error in API_TROUBLE)
 
 
@@ -103,7 +104,8 @@ class _Run:
                 if onward:
                     collector.start(self._jobs(Step.CREATE, onward))
         self._tell_limits()
-        log.info("step.done", step=self.step, did=self.report.summary, task_id=self.task_id)
+        moved = self.report.moved[:NAMED_IN_LOG]
+        log.info("step.done", step=self.step, did=self.report.summary, external_ids=moved)
         return self.report
 
     def _claim(self, session: Session, limit: int) -> Batch:
