@@ -38,6 +38,13 @@ class NotFoundError(ApiError):
         super().__init__(404, f"Not found: no {noun} matching the given id")
 
 
+class GoneError(ApiError):
+    """What the caller refers to is no longer kept."""
+
+    def __init__(self, summary: str) -> None:
+        super().__init__(410, summary)
+
+
 class TooLargeError(ApiError):
     def __init__(self, limit: int) -> None:
         super().__init__(413, f"The body is larger than {limit} bytes")

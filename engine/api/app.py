@@ -33,6 +33,7 @@ from engine.providers.identity import Accounts
 from engine.schema import open_database
 from engine.sealing import Safe
 from engine.settings import Settings
+from engine.sync_changes import adopt_database
 from engine.tokens import Tokens
 from foundation.hints import Relay
 
@@ -65,6 +66,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = open_database(settings)
         vault = settings.vault()
+        adopt_database(database)
         ensure_access(database, vault, settings.tokens)
         safe, catalogue = Safe(vault), load_catalogue(settings.providers)
         accounts, exchange = Accounts(transport), Exchange(transport)

@@ -20,7 +20,7 @@ from engine.tables import JsonObject
 from engine.tables.base import Resource
 
 MAX_LIMIT: Final = 1_000
-MAX_FILTER_LENGTH: Final = 8_192
+MAX_FILTER_LENGTH: Final = 4_000
 MAX_FILTER_DEPTH: Final = 8
 MAX_FILTER_VALUES: Final = 50
 """On SQLite each value is a subquery."""
