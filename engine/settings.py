@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     broker_url: SecretStr
     vault_keys: SecretStr
     tokens: Annotated[tuple[SecretStr, ...], NoDecode] = ()
-    """Bearer tokens that shall exist in the default organisation: `a,b` or a JSON list."""
+    """Bearer tokens of the default organisation, valid while they stand here: `a,b` or a JSON list."""
     providers: dict[str, ProviderOverrides] = Field(default_factory=dict)
     public_url: str | None = Field(default=None, pattern=r"^https?://[^/]+$")
     """Where browsers reach this service; what the request says when not set."""
