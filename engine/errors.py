@@ -57,6 +57,14 @@ class InvalidError(ApiError):
         super().__init__(422, summary, reasons)
 
 
+class TooManyRequestsError(ApiError):
+    """429: the same request may be made again after a while."""
+
+    def __init__(self, summary: str, retry_after_s: int) -> None:
+        super().__init__(429, summary)
+        self.headers = {"Retry-After": str(retry_after_s)}
+
+
 class DeadlineError(ApiError):
     def __init__(self) -> None:
         super().__init__(504, "Timeout: nothing was changed, the request may be repeated")

@@ -23,6 +23,7 @@ from engine.api import (
 )
 from engine.api.arrival import Arrival
 from engine.api.caller import Services
+from engine.api.long_polls import LongPolls
 from engine.api.shapes import Failure
 from engine.connect.capture import Capture
 from engine.connect.exchange import Exchange
@@ -72,13 +73,14 @@ def create_app(
         accounts, exchange = Accounts(transport), Exchange(transport)
         app.state.services = Services(
             database=database,
-            tokens=Tokens(database),
+            tokens=Tokens(database, settings.tokens),
             safe=safe,
             catalogue=catalogue,
             accounts=accounts,
             capture=Capture(database, safe, catalogue, exchange, accounts),
             public_url=settings.public_url,
             hints=relay,
+            polls=LongPolls(),
             request_deadline_s=settings.request_deadline_s,
             is_stopping=stop.is_set,
         )
