@@ -31,12 +31,15 @@ def ensure_access(database: Database, vault: Vault, tokens: Iterable[SecretStr])
             organization = create_organization(session, vault, DEFAULT_ORGANIZATION)
         wanted = {hash_token(token.get_secret_value()) for token in tokens}
         known = set(session.exec(select(ApiToken.token_hash).where(col(ApiToken.token_hash).in_(wanted))))
-        for token_hash in wanted - known:
-            session.add(
-                ApiToken(org_id=organization.id, name=BOOTSTRAP, token_hash=token_hash, scopes=sorted(Scope))
-            )
+        session.add_all(_configured(organization.id, token_hash) for token_hash in wanted - known)
 
     retrying(database, ensure)
+
+
+def _configured(org_id: UUID, token_hash: str) -> ApiToken:
+    return ApiToken(
+        org_id=org_id, name=BOOTSTRAP, token_hash=token_hash, scopes=sorted(Scope), from_settings=True
+    )
 
 
 def create_organization(session: Session, vault: Vault, name: str) -> Organization:

@@ -1,15 +1,57 @@
 """Whether a JSON column contains a value, as PostgreSQL's `@>` means it, on both databases."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from pydantic import JsonValue
 from sqlalchemy import ColumnElement, SQLColumnExpression, and_, case, cast, false, func, literal, true
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlmodel import select
 
 from engine.tables.base import JsonObject
 
 INT64: Final = range(-(2**63), 2**63)
+PLAIN_MEMBERS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large a JSON value is: its levels of nesting, and its values at all levels."""
+
+    depth: int
+    values: int
+
+
+def size_of(value: JsonValue) -> Size:
+    """Return the size of a value, however deep it is; a scalar has one level."""
+    depth = values = 0
+    level: list[JsonValue] = [value]
+    while level:
+        depth, values = depth + 1, values + len(level)
+        level = [inner for each in level for inner in _inside(each)]
+    return Size(depth, values)
+
+
+def is_plain(wanted: JsonObject) -> bool:
+    """Say whether the filter is a few scalars: such filters share a handful of statements."""
+    return len(wanted) <= PLAIN_MEMBERS and not any(isinstance(each, dict | list) for each in wanted.values())
+
+
+class Uncached(ColumnElement[bool]):
+    """A condition that is always true and keeps the compiled statement out of SQLAlchemy's cache.
+
+    Each shape of a filter compiles to another statement: callers could fill the memory with them.
+    """
+
+    inherit_cache = False
+
+
+@compiles(Uncached)
+def _compile_uncached(_element: Uncached, _compiler: SQLCompiler, **_: object) -> str:
+    return "1 = 1"
 
 
 def contains(
@@ -17,8 +59,15 @@ def contains(
 ) -> ColumnElement[bool]:
     """A condition: the column's map has all of `wanted`, however deep."""
     if on_sqlite:
-        return _object_has(func.json(column), wanted)
+        found = _object_has(func.json(column), wanted)
+        return found if is_plain(wanted) else and_(Uncached(), found)
     return cast(column, JSONB).op("@>", is_comparison=True)(cast(wanted, JSONB))
+
+
+def _inside(value: JsonValue) -> Iterable[JsonValue]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _object_has(json: ColumnElement[str], wanted: JsonObject) -> ColumnElement[bool]:

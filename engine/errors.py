@@ -38,6 +38,13 @@ class NotFoundError(ApiError):
         super().__init__(404, f"Not found: no {noun} matching the given id")
 
 
+class GoneError(ApiError):
+    """What the caller refers to is no longer kept."""
+
+    def __init__(self, summary: str) -> None:
+        super().__init__(410, summary)
+
+
 class TooLargeError(ApiError):
     def __init__(self, limit: int) -> None:
         super().__init__(413, f"The body is larger than {limit} bytes")
@@ -48,6 +55,14 @@ class InvalidError(ApiError):
 
     def __init__(self, reasons: Reasons | None = None, *, summary: str = "Validation failed") -> None:
         super().__init__(422, summary, reasons)
+
+
+class TooManyRequestsError(ApiError):
+    """429: the same request may be made again after a while."""
+
+    def __init__(self, summary: str, retry_after_s: int) -> None:
+        super().__init__(429, summary)
+        self.headers = {"Retry-After": str(retry_after_s)}
 
 
 class DeadlineError(ApiError):

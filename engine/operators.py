@@ -1,6 +1,6 @@
 """The operators' commands for organisations and their API tokens."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Annotated, Final
@@ -13,7 +13,7 @@ from engine.access import AccessError, create_organization, find_organization, n
 from engine.schema import open_database
 from engine.settings import Settings
 from engine.tables import ApiToken, Organization, Scope
-from engine.tokens import issue, revoke, tokens_of
+from engine.tokens import hash_token, issue, revoke, tokens_of
 from foundation.database import Database, utc_now
 
 organisations = typer.Typer(help="Organisations: each sees only what is its own.", no_args_is_help=True)
@@ -59,10 +59,13 @@ def create_token(
 @tokens.command("list")
 def list_tokens(organisation: Of = "default") -> None:
     """List an organisation's tokens: id, state, scopes, last use, name."""
-    with _database(Settings.from_environment()) as database, database.read() as session:
+    settings = Settings.from_environment()
+    configured = {hash_token(token.get_secret_value()) for token in settings.tokens}
+    with _database(settings) as database, database.read() as session:
         for each in tokens_of(session, find_organization(session, organisation).id):
+            state, scopes = state_of(each, configured), ",".join(each.scopes)
             last_used = f"{each.last_used_at:%Y-%m-%dT%H:%MZ}" if each.last_used_at else "never used"
-            typer.echo(f"{each.id}  {state_of(each):7}  {','.join(each.scopes)}  {last_used}  {each.name}")
+            typer.echo(f"{each.id}  {state:7}  {scopes}  {last_used}  {each.name}")
 
 
 @tokens.command("revoke")
@@ -74,10 +77,12 @@ def revoke_token(token_id: UUID) -> None:
     typer.echo(f"revoked {token_id}")
 
 
-def state_of(token: ApiToken) -> str:
-    """Whether a token is still of use, in a word."""
+def state_of(token: ApiToken, configured: Collection[str]) -> str:
+    """Say in a word whether a token is still of use; `configured` are the hashes of the settings' tokens."""
     if token.revoked_at is not None:
         return "revoked"
+    if token.from_settings and token.token_hash not in configured:
+        return "unset"
     return "expired" if token.expires_at is not None and token.expires_at <= utc_now() else "valid"
 
 

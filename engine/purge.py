@@ -14,6 +14,7 @@ from sqlalchemy import Delete
 from sqlmodel import Session, and_, col, delete, func, or_, select, update
 
 from engine.backfill.store import cutoff_of
+from engine.sync_changes import forget_deletions
 from engine.tables import IdempotencyKey, Record, Sync
 from engine.tables.access import KEPT_FOR
 from engine.transactions import retrying
@@ -22,6 +23,7 @@ from foundation.database import Database
 SYNCS_AT_MOST: Final = 500
 RECORDS_AT_ONCE: Final = 500
 TRIMMED_EVERY: Final = timedelta(hours=1)
+CHANGES_KEPT: Final = timedelta(days=7)
 LASTS_S: Final = 5.0
 """So long each kind of work may keep a thread from the readings."""
 
@@ -36,7 +38,14 @@ class Left(Enum):
     NONE = auto()
 
 
-def purge(database: Database, now: datetime, only: Collection[UUID] = (), *, for_s: float = LASTS_S) -> bool:
+def purge(
+    database: Database,
+    now: datetime,
+    only: Collection[UUID] = (),
+    *,
+    for_s: float = LASTS_S,
+    changes_kept: timedelta = CHANGES_KEPT,
+) -> bool:
     """Erase removed syncs, or only those named, then what else is too old; says whether that was all.
 
     Where another purge is under way there is nothing to do: it goes on until nothing is left.
@@ -48,6 +57,7 @@ def purge(database: Database, now: datetime, only: Collection[UUID] = (), *, for
         if only:
             return is_done
         forget_keys(database, now)
+        forget_deletions(database, now - changes_kept)
         return trim_old(database, now, over_at=time.monotonic() + for_s) and is_done
 
 

@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     broker_url: SecretStr
     vault_keys: SecretStr
     tokens: Annotated[tuple[SecretStr, ...], NoDecode] = ()
-    """Bearer tokens that shall exist in the default organisation: `a,b` or a JSON list."""
+    """Bearer tokens of the default organisation, valid while they stand here: `a,b` or a JSON list."""
     providers: dict[str, ProviderOverrides] = Field(default_factory=dict)
     public_url: str | None = Field(default=None, pattern=r"^https?://[^/]+$")
     """Where browsers reach this service; what the request says when not set."""
@@ -55,6 +55,8 @@ class Settings(BaseSettings):
     """How often one is looked at where nothing has happened for long."""
     whole_pass_every_s: float = Field(default=86_400.0, ge=1, le=31 * 86_400)
     """How often everything is read again, to see what no event or list of changes told."""
+    changes_kept_days: int = Field(default=7, ge=7, le=3_660)
+    """How long `GET /v1/syncs?changed_since=` tells of a deleted sync."""
     log_level: str = "INFO"
 
     @field_validator("tokens", mode="before")

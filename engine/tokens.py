@@ -3,12 +3,13 @@
 import hashlib
 import secrets
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from pydantic import SecretStr
 from sqlmodel import Session, col, or_, select, update
 from sqlmodel.sql.expression import SelectOfScalar
 
@@ -66,10 +67,14 @@ def tokens_of(session: Session, org_id: UUID) -> Sequence[ApiToken]:
 
 
 class Tokens:
-    """Resolves tokens and remembers the answer for a moment."""
+    """Resolves tokens and remembers the answer for a moment.
 
-    def __init__(self, database: Database) -> None:
+    A token that came from the settings is valid while this process's settings name it, and no longer.
+    """
+
+    def __init__(self, database: Database, configured: Iterable[SecretStr] = ()) -> None:
         self._database = database
+        self._configured = frozenset(hash_token(token.get_secret_value()) for token in configured)
         self._known: dict[str, tuple[Bearer, float]] = {}
 
     def recall(self, text: str) -> Bearer | None:
@@ -82,7 +87,7 @@ class Tokens:
         token_hash, now = hash_token(text), utc_now()
         with self._database.read() as session:
             token = session.exec(_valid(token_hash, now)).first()
-        if token is None:
+        if token is None or (token.from_settings and token_hash not in self._configured):
             return None
         if token.last_used_at is None or token.last_used_at < now - NOTED_EVERY:
             self._note_use(token.id, now)

@@ -17,10 +17,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from engine.app import create_celery
 from engine.authority import own_apps
 from engine.backfill.claim import LEASE, renew
-from engine.backfill.fetch import new_client
+from engine.backfill.fetch import TIMEOUT
 from engine.backfill.pace import Pace
 from engine.backfill.reader import Reader
 from engine.changes.rhythm import Rhythm
+from engine.clients import new_client
 from engine.crowd import Crowd
 from engine.hints import PURGE, PURGE_EVERY_S, QUEUES, SWEEP, new_celery, send
 from engine.providers.catalogue import load_catalogue
@@ -55,7 +56,7 @@ def work(settings: Settings) -> int:
         safe=Safe(settings.vault()),
         catalogue=load_catalogue(settings.providers),
         pace=Pace.on_redis(broker_url),
-        client=new_client(settings.work_threads),
+        client=new_client(connections=settings.work_threads, timeout=TIMEOUT),
         stopping=stopping,
         own_apps=own_apps(settings.providers),
         beds=threading.Semaphore(settings.work_threads // 2),

@@ -23,6 +23,7 @@ from engine.api import (
 )
 from engine.api.arrival import Arrival
 from engine.api.caller import Services
+from engine.api.long_polls import LongPolls
 from engine.api.shapes import Failure
 from engine.connect.capture import Capture
 from engine.connect.exchange import Exchange
@@ -33,6 +34,7 @@ from engine.providers.identity import Accounts
 from engine.schema import open_database
 from engine.sealing import Safe
 from engine.settings import Settings
+from engine.sync_changes import adopt_database
 from engine.tokens import Tokens
 from foundation.hints import Relay
 
@@ -65,18 +67,20 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = open_database(settings)
         vault = settings.vault()
+        adopt_database(database)
         ensure_access(database, vault, settings.tokens)
         safe, catalogue = Safe(vault), load_catalogue(settings.providers)
         accounts, exchange = Accounts(transport), Exchange(transport)
         app.state.services = Services(
             database=database,
-            tokens=Tokens(database),
+            tokens=Tokens(database, settings.tokens),
             safe=safe,
             catalogue=catalogue,
             accounts=accounts,
             capture=Capture(database, safe, catalogue, exchange, accounts),
             public_url=settings.public_url,
             hints=relay,
+            polls=LongPolls(),
             request_deadline_s=settings.request_deadline_s,
             is_stopping=stop.is_set,
         )

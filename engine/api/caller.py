@@ -12,6 +12,7 @@ from fastapi.security import HTTPBearer
 from sqlmodel import Session
 from starlette.concurrency import run_in_threadpool
 
+from engine.api.long_polls import LongPolls
 from engine.connect.capture import Capture
 from engine.errors import BadRequestError, DeadlineError, ForbiddenError, UnauthorizedError
 from engine.hints import Hints
@@ -40,6 +41,7 @@ class Services:
     accounts: Accounts
     capture: Capture
     hints: Hints
+    polls: LongPolls
     public_url: str | None
     request_deadline_s: float
     is_stopping: Callable[[], bool]

@@ -2,7 +2,9 @@
 
 import asyncio
 import time
-from typing import Annotated, Final
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
@@ -24,7 +26,7 @@ from engine.api.consumer_shapes import (
 from engine.api.deletion import delete_unused
 from engine.api.idempotency import Key, create_once, once_only
 from engine.api.listing import Listed, MetadataFilter, Page, equal
-from engine.api.shapes import Deleted, Given
+from engine.api.shapes import Deleted, Failure, Given
 from engine.delivery import (
     DeliverPolicy,
     acknowledge,
@@ -48,7 +50,7 @@ ROUTE: Final = "POST /v1/http-consumers"
 MAX_BATCH: Final = 1_000
 MAX_WAIT_MS: Final = 300_000
 FIRST_PAUSE_S: Final = 0.05
-LONGEST_PAUSE_S: Final = 0.5
+TOO_MANY: Final[dict[int | str, dict[str, Any]]] = {429: {"model": Failure}}
 
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]
 WaitFor = Annotated[int, Field(ge=0, le=MAX_WAIT_MS, description="milliseconds to wait for a full batch")]
@@ -152,7 +154,7 @@ def delete(caller: Authenticated, consumer_id: str) -> Deleted:
     return delete_unused(caller, Consumer, consumer_id)
 
 
-@router.get("/{consumer_id}/next")
+@router.get("/{consumer_id}/next", responses=TOO_MANY)
 async def next_(
     caller: Reading,
     request: Request,
@@ -164,7 +166,7 @@ async def next_(
     return await _next(caller, request, consumer_id, batch_size, wait_for)
 
 
-@router.post("/{consumer_id}/next")
+@router.post("/{consumer_id}/next", responses=TOO_MANY)
 async def next_by_post(
     caller: Reading,
     request: Request,
@@ -205,16 +207,22 @@ def nack(caller: Reading, consumer_id: str, body: Tokens) -> Response:
 
 
 async def _next(caller: Caller, request: Request, consumer_id: str, batch_size: int, wait_for: int) -> Batch:
-    until = time.monotonic() + wait_for / 1000
-    pause = FIRST_PAUSE_S
-    while (left := until - time.monotonic()) > 0 and not caller.services.is_stopping():
-        if await run_in_threadpool(_can_fill, caller, consumer_id, batch_size):
-            break
-        await asyncio.sleep(min(pause, left))
-        pause = min(pause * 1.5, LONGEST_PAUSE_S)
+    if wait_for > 0:
+        with caller.services.polls.waiting(caller.org_id):
+            await _wait(caller, request, partial(_can_fill, caller, consumer_id, batch_size), wait_for)
+    return await run_in_threadpool(_take, caller, consumer_id, batch_size)
+
+
+async def _wait(caller: Caller, request: Request, is_filled: Callable[[], bool], wait_for: int) -> None:
+    """Wait so many milliseconds at most, or until the batch can be filled."""
+    polls, until, pause_s = caller.services.polls, time.monotonic() + wait_for / 1000, FIRST_PAUSE_S
+    while (left_s := until - time.monotonic()) > 0 and not caller.services.is_stopping():
+        if await polls.look(is_filled):
+            return
+        await asyncio.sleep(min(pause_s, left_s))
+        pause_s = min(pause_s * 1.5, polls.longest_pause_s)
         if await request.is_disconnected():
             raise ClientGoneError  # what it took now would be out of reach until its time is up
-    return await run_in_threadpool(_take, caller, consumer_id, batch_size)
 
 
 def _can_fill(caller: Caller, consumer_id: str, batch_size: int) -> bool:

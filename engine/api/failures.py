@@ -58,7 +58,9 @@ def _branch(tree: Tree, path: Sequence[str]) -> Tree:
 
 async def _refused(_request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, ApiError)  # noqa: S101  # the handler is registered for this type only
-    return answer(exc.status_code, exc.summary, exc.reasons)
+    refusal = answer(exc.status_code, exc.summary, exc.reasons)
+    refusal.headers.update(exc.headers or {})
+    return refusal
 
 
 async def _invalid(_request: Request, exc: Exception) -> JSONResponse:

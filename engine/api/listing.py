@@ -14,12 +14,16 @@ from sqlmodel import col
 
 from engine.api.body import parse
 from engine.api.caller import Services
-from engine.containment import contains
+from engine.containment import contains, size_of
 from engine.errors import BadRequestError
 from engine.tables import JsonObject
 from engine.tables.base import Resource
 
 MAX_LIMIT: Final = 1_000
+MAX_FILTER_LENGTH: Final = 4_000
+MAX_FILTER_DEPTH: Final = 8
+MAX_FILTER_VALUES: Final = 50
+"""On SQLite each value is a subquery."""
 JSON_OBJECT: Final[JsonObject] = {
     "contentMediaType": "application/json",
     "contentSchema": {"type": "object"},
@@ -60,7 +64,12 @@ def _metadata_filter(
     request: Request,
     metadata: Annotated[
         Annotated[str, Field(json_schema_extra=JSON_OBJECT)] | None,
-        Query(description="URL-encoded JSON that the metadata contains", examples=['{"plan": "gold"}']),
+        Query(
+            description="URL-encoded JSON that the metadata contains, nested to "
+            f"{MAX_FILTER_DEPTH} levels, at most {MAX_FILTER_VALUES} values",
+            examples=['{"plan": "gold"}'],
+            max_length=MAX_FILTER_LENGTH,
+        ),
     ] = None,
 ) -> Contained:
     services: Services = request.app.state.services
@@ -69,11 +78,16 @@ def _metadata_filter(
 
 def _object(metadata: str) -> JsonObject:
     value = parse(metadata)
-    if isinstance(value, dict):
-        return value
     if value == []:
         return {}
-    raise BadRequestError("Invalid query parameter metadata: expected a JSON object")
+    if not isinstance(value, dict):
+        raise BadRequestError("Invalid query parameter metadata: expected a JSON object")
+    size = size_of(value)
+    if size.depth > MAX_FILTER_DEPTH:
+        raise BadRequestError(f"Invalid query parameter metadata: more than {MAX_FILTER_DEPTH} levels")
+    if size.values > MAX_FILTER_VALUES:
+        raise BadRequestError(f"Invalid query parameter metadata: more than {MAX_FILTER_VALUES} values")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +134,7 @@ def _decode(cursor: str) -> tuple[datetime, UUID]:
     try:
         created_at, _, row_id = base64.urlsafe_b64decode(cursor).decode().partition(" ")
         return datetime.fromisoformat(created_at).astimezone(UTC), UUID(row_id)
-    except ValueError:
+    except (ValueError, OverflowError):  # a year before the first or after the last, once it is in UTC
         raise BadRequestError("Invalid query parameter cursor") from None
 
 

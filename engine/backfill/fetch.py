@@ -10,7 +10,7 @@ import httpx
 from pydantic import JsonValue
 
 from engine.backfill.verdict import Failure, judge, retry_after, unreachable
-from engine.bounds import bounded, read, within
+from engine.bounds import read, within
 from engine.health import TroubleCode
 from engine.providers.answer import Answer, StrayLinkError, UnreadableAnswerError
 from engine.providers.auth import is_carriable
@@ -58,12 +58,6 @@ class Access:
     token: str = field(repr=False)
     is_renewable: bool = False
     allowance: Allowance = field(default_factory=Allowance)
-
-
-def new_client(connections: int, transport: httpx.BaseTransport | None = None) -> httpx.Client:
-    """One per process; redirects are not followed, they would carry the token elsewhere."""
-    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-    return bounded(httpx.Client(transport=transport, timeout=TIMEOUT, limits=limits, follow_redirects=False))
 
 
 def understood(provider: Provider, read: Callable[[], Understood]) -> Understood:

@@ -10,12 +10,15 @@ import structlog
 from pydantic import JsonValue
 
 from engine.bounds import aread
+from engine.clients import new_async_client
 from engine.oauth_apps import OAuthClient
 from engine.providers.connect import Connect, Inputs, token_form, token_url
 from engine.providers.issue import client_header
 from engine.tables import JsonObject
 
 TIMEOUT_S: Final = 10.0
+TIMEOUT: Final = httpx.Timeout(TIMEOUT_S, connect=3.0)
+AT_ONCE: Final = 100
 MAX_ANSWER_BYTES: Final = 256 * 1024
 WORD: Final = re.compile(r"[a-z_]{1,64}")
 REFUSALS_OF_THE_APP: Final = frozenset(
@@ -41,7 +44,7 @@ class Exchange:
     """Asks token endpoints; one per web process."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self._client = httpx.AsyncClient(transport=transport, timeout=httpx.Timeout(TIMEOUT_S, connect=3.0))
+        self._client = new_async_client(connections=AT_ONCE, timeout=TIMEOUT, transport=transport)
 
     async def tokens(
         self,

@@ -10,6 +10,7 @@ import structlog
 from pydantic import JsonValue
 
 from engine.bounds import aread
+from engine.clients import new_async_client
 from engine.credentials import GivenCredential
 from engine.providers.auth import Basic, Static, settled
 from engine.providers.catalogue import Provider
@@ -17,6 +18,7 @@ from engine.providers.paths import dig
 from engine.tables.base import JsonMapping
 
 TIMEOUT_S: Final = 3.0
+TIMEOUT: Final = httpx.Timeout(TIMEOUT_S, connect=1.0)
 AT_ONCE: Final = 20
 MAX_ANSWER_BYTES: Final = 256 * 1024
 
@@ -27,9 +29,7 @@ class Accounts:
     """Names the upstream account behind a token, when the provider can."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
-        timeout = httpx.Timeout(TIMEOUT_S, connect=1.0)
-        self._client = httpx.AsyncClient(transport=transport, limits=limits, timeout=timeout)
+        self._client = new_async_client(connections=AT_ONCE, timeout=TIMEOUT, transport=transport)
         self._places = asyncio.Semaphore(AT_ONCE)
 
     async def key_of(self, given: GivenCredential) -> str | None:

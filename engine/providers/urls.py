@@ -44,13 +44,14 @@ def resolve(template: str, hosts: Sequence[str], properties: Mapping[str, JsonVa
     try:
         filled = PLACEHOLDER.sub(lambda found: str(properties[found[1]]), template)
         url = httpx.URL(filled.rstrip("/"))
-    except (KeyError, httpx.InvalidURL):
+        host = url.host  # reads punycode, which may be malformed
+    except (KeyError, UnicodeError, httpx.InvalidURL):
         raise ForbiddenUrlError(f"does not make a URL of {template}") from None
     is_plain = url.scheme == "https" and url.port is None and not url.userinfo
     is_bare = url.raw_path in {b"", b"/"} and not url.fragment
-    if not (is_plain and is_bare and any(_is_at(url.host, pattern) for pattern in hosts)):
+    if not (is_plain and is_bare and any(_is_at(host, pattern) for pattern in hosts)):
         raise ForbiddenUrlError(f"must lead to {' or '.join(hosts)}")
-    return f"https://{url.host}"
+    return f"https://{host}"
 
 
 def path_of_link(asked: str, link: str) -> str:
@@ -58,9 +59,10 @@ def path_of_link(asked: str, link: str) -> str:
     here = httpx.URL(asked)
     try:
         there = here.join(link)
-    except httpx.InvalidURL:
+        is_stray = _origin(there) != _origin(here) or there.userinfo
+    except (UnicodeError, httpx.InvalidURL):
         raise StrayLinkError("sent a link to the next page that is no URL") from None
-    if _origin(there) != _origin(here) or there.userinfo:
+    if is_stray:
         raise StrayLinkError(f"sent a link to the next page that leaves {here.host}; it was not followed")
     return there.raw_path.decode("ascii")
 

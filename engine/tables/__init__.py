@@ -17,6 +17,7 @@ from engine.tables.sync import (
     SyncFrequency,
     SyncStatus,
 )
+from engine.tables.sync_change import SyncChange, SyncFeed
 
 __all__ = [
     "ALL_COLLECTIONS",
@@ -40,6 +41,8 @@ __all__ = [
     "Scope",
     "Stream",
     "Sync",
+    "SyncChange",
+    "SyncFeed",
     "SyncFrequency",
     "SyncStatus",
 ]

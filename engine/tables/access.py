@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Column, UniqueConstraint
+from sqlalchemy import BigInteger, Column, UniqueConstraint, false
 from sqlmodel import Field
 
 from engine.tables.base import Identified, Owned
@@ -22,6 +22,10 @@ class Organization(Identified, table=True):
     name: str = Field(unique=True)
     sealed_fingerprint_key: str
     """Keys the fingerprints of secrets, so that equal secrets of two organisations look unrelated."""
+    sync_changes_forgotten: int = Field(
+        default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"}
+    )
+    """Deletions up to this number (`SyncChange.change`) are no longer kept."""
 
 
 class Scope(StrEnum):
@@ -43,6 +47,8 @@ class ApiToken(Owned, table=True):
     expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     last_used_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    from_settings: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
+    """Valid only in a process whose settings name it."""
 
 
 class IdempotencyKey(Owned, table=True):

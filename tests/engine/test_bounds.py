@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from engine import bounds, issuer
-from engine.backfill.fetch import Access, FetchError, get, new_client
+from engine.backfill.fetch import TIMEOUT, Access, FetchError, get
 from engine.bounds import aread, bounded, read, within
+from engine.clients import new_client
 from engine.health import TroubleCode
 from engine.issuer import Issuer
 from engine.oauth_apps import OAuthClient
@@ -75,7 +76,7 @@ def test_whatever_trickles_ends(trickling: Any, beginning: bytes) -> None:
     access = Access(server.url, "sk_test")
     began = time.monotonic()
 
-    with new_client(1) as client:
+    with new_client(connections=1, timeout=TIMEOUT) as client:
         assert get(client, CATALOGUE["stripe"], "stripe:customer", access, Request("/")).payload == {}
         with pytest.raises(FetchError) as failed:
             get(client, CATALOGUE["stripe"], "stripe:customer", access, Request("/"), within_s=BOUND_S)
@@ -92,7 +93,7 @@ def test_token_requests_end(trickling: Any, monkeypatch: pytest.MonkeyPatch) -> 
     grant: Any = provider.credential_kinds["salesforce_oauth2"].grant
     began = time.monotonic()
 
-    with new_client(1) as client:
+    with new_client(connections=1, timeout=TIMEOUT) as client:
         asking = Issuer(client, provider, grant, trickling(HEAD).url, {"refresh_token": "r"})
         with pytest.raises(FetchError, match="ReadTimeout"):
             asking.issue(OAuthClient("id", "secret"), None)
@@ -104,7 +105,7 @@ def test_nothing_is_sent_too_late(trickling: Any) -> None:
     """Nor is anybody connected to once the time is over; outside of the block there is no bound."""
     server = trickling(ENOUGH)
 
-    with new_client(1) as client:
+    with new_client(connections=1, timeout=TIMEOUT) as client:
         with pytest.raises(httpx.ConnectTimeout), within(0.0):
             client.get(server.url)
         assert client.get(server.url).text == "{}"
@@ -116,7 +117,7 @@ def test_names_with_several_addresses(trickling: Any, monkeypatch: pytest.Monkey
     found = ["127.0.0.2", "127.0.0.1"]
     monkeypatch.setattr(bounds, "addresses_of", lambda *_: found)
 
-    with new_client(1) as client:
+    with new_client(connections=1, timeout=TIMEOUT) as client:
         assert client.get(server.url).text == "{}"
         found.clear()
         with pytest.raises(httpx.ConnectError):

@@ -13,9 +13,10 @@ from uuid import UUID
 import httpx
 import pytest
 
-from engine.backfill.fetch import new_client
+from engine.backfill.fetch import TIMEOUT
 from engine.backfill.pace import Pace
 from engine.backfill.reader import Reader
+from engine.clients import new_client
 from engine.hints import READ
 from engine.providers.catalogue import load_catalogue
 from engine.settings import ProviderOverrides
@@ -54,7 +55,7 @@ def workers(reader: Reader, machine: Machine, stripe: BulkStripe) -> Iterator[li
                 reader,
                 catalogue=catalogue,
                 pace=Pace.on_redis(broker_url),
-                client=stack.enter_context(new_client(4)),
+                client=stack.enter_context(new_client(connections=4, timeout=TIMEOUT)),
                 slice_s=0.3,
             )
             for _ in range(3)

@@ -104,6 +104,7 @@ def test_following(kind: Any, cursor: Any, payload: Any, link: Any, ids: Any, fo
         "https://api.example.com@elsewhere.example/",
         "file:///etc/passwd",
         "https://[",
+        "https://xn--a.example.com/v1",
     ],
 )
 def test_stray_links_are_refused(link: str) -> None:
@@ -143,6 +144,9 @@ def test_links_keep_their_query() -> None:
         ("https://{x}.example.com", "127.0.0.1:80/", None),
         ("https://{x}.example.com", "", None),
         ("https://{x}.example.com", "a b", None),
+        ("https://{x}.example.com", "xn--a", None),
+        ("https://{x}.example.com", "xn--", None),
+        ("{x}", "https://xn--a.example.com", None),
         ("http://127.0.0.1:1", "choam", "http://127.0.0.1:1"),
     ],
 )

@@ -60,3 +60,24 @@ def test_a_token_has_to_be_there() -> None:
     with pytest.raises(InvalidError) as refused:
         understood({"kind": "stripe_oauth2", "secret": "", "access_token": ""})
     assert refused.value.reasons == {"properties": {"secret": ["is required"]}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "host"),
+    [
+        ("shopify_key", "shop", "xn--a"),
+        ("salesforce_oauth2", "instance_url", "https://xn--a.my.salesforce.com"),
+        ("auth0_app", "domain", "xn--a.auth0.com"),
+        ("netsuite_app", "account_id", "xn--a"),
+    ],
+)
+def test_malformed_hosts_are_refused_by_name(kind: str, name: str, host: str) -> None:
+    """A host that looks like an encoded one and cannot be decoded is a mistake of whoever sent it."""
+    provider = CATALOGUE.kinds[kind]
+    fields = provider.credential_kinds[kind].fields
+    given = {field: "s" for field in fields if fields[field].type == "string"}
+
+    with pytest.raises(InvalidError) as refused:
+        understood({"kind": kind, **given, "access_token": "t", name: host})
+
+    assert set(refused.value.reasons["properties"]) == {name}  # type: ignore[index]

@@ -1,14 +1,19 @@
 """What holds for every endpoint: tokens, errors, isolation, hostile input (section 1)."""
 
+import base64
 import json
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 from pydantic import SecretStr
+from sqlmodel import col, select
 
 from engine.api import streams
+from engine.api.listing import Contained
 from engine.settings import Settings
+from engine.tables import Consumer
 from foundation.database import Database
 
 
@@ -72,6 +77,11 @@ def test_organisations_are_isolated(
     assert other.post("/v1/http-consumers", json={"stream_id": sync["stream_id"]}).status_code == 422
 
 
+def cursor_of(moment: str) -> str:
+    """A cursor of ours, whatever its moment."""
+    return base64.urlsafe_b64encode(f"{moment} {uuid4()}".encode()).decode()
+
+
 @pytest.mark.parametrize(
     "query",
     [
@@ -83,6 +93,13 @@ def test_organisations_are_isolated(
         "limit=x",
         "cursor=x",
         "cursor=AAAA",
+        f"cursor={cursor_of('0001-01-01T00:00:00+14:00')}",
+        f"cursor={cursor_of('9999-12-31T23:59:59-14:00')}",
+        "metadata=" + '{"a":' * 50 + "1" + "}" * 50,
+        "metadata=" + '{"a":' * 900 + "1" + "}" * 900,
+        f"metadata={json.dumps({'a': list(range(5_000))})}",
+        f"metadata={json.dumps({'a': list(range(50))})}",
+        f"metadata={json.dumps({'a': 'x' * 10_000})}",
     ],
 )
 def test_hostile_queries(api: httpx.Client, query: str) -> None:
@@ -91,6 +108,33 @@ def test_hostile_queries(api: httpx.Client, query: str) -> None:
 
     assert answer.status_code == 400
     assert answer.json()["summary"]
+
+
+WIDEST = {"a": [{"b": number} for number in range(23)]}
+DEEPEST = {"a": [{"b": [{"c": [{"d": 1}]}]}]}
+
+
+@pytest.mark.parametrize("path", ["syncs", "credentials", "oauth-apps", "http-consumers"])
+@pytest.mark.parametrize("wanted", [WIDEST, DEEPEST], ids=["widest", "deepest"])
+def test_the_largest_filters(api: httpx.Client, path: str, wanted: Any) -> None:
+    """Section 2.4: what a filter may hold at most is answered on every database."""
+    answer = api.get(f"/v1/{path}", params={"metadata": json.dumps(wanted)})
+
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["data"] == []
+
+
+def test_filters_leave_no_memory_behind(api: httpx.Client, database: Database) -> None:
+    """A filter's shape is the caller's: the statements of all shapes would fill the memory."""
+    with database.read() as session:
+        compiled = session.get_bind().engine._compiled_cache
+        assert compiled is not None
+        before = len(compiled)
+        for width in range(1, 40):
+            wanted = Contained({"a": [*range(width)]}, database.is_sqlite)
+            session.exec(select(Consumer).where(wanted.within(col(Consumer.meta)))).all()
+
+    assert len(compiled) - before <= 1
 
 
 @pytest.mark.parametrize("query", ["name=%00", "provider=%00", "external_id=%ff", "health.status=%00"])

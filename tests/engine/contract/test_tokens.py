@@ -185,3 +185,32 @@ def test_configured_tokens_stay_revoked(database: Database, settings: Settings, 
         found = session.exec(select(ApiToken).where(col(ApiToken.token_hash) == hash_token(text))).all()
     assert token.scopes == ["read", "read-secrets", "write"]
     assert [each.revoked_at is not None for each in found] == [True]
+
+
+def test_a_configured_token_ends_when_it_is_no_longer_configured(
+    database: Database, settings: Settings, server: str
+) -> None:
+    """Taking it out of the settings revokes it, putting it back brings it back; others do not care."""
+    text = f"configured-{uuid4()}"
+    ensure_access(database, settings.vault(), [SecretStr(text)])
+    with database.write() as session:
+        _, created = issue(session, row(database, text).org_id, "bootstrap", [Scope.READ])
+
+    ensure_access(database, settings.vault(), [])
+    without, again = Tokens(database), Tokens(database, [SecretStr(text)])
+
+    assert without.find(text) is None
+    assert again.find(text) is not None
+    assert without.find(created) is not None
+
+
+def test_the_list_tells_of_tokens_no_longer_configured(
+    command: CliRunner, database: Database, settings: Settings, server: str
+) -> None:
+    """An operator sees that it is of no use."""
+    text = f"configured-{uuid4()}"
+    ensure_access(database, settings.vault(), [SecretStr(text)])
+
+    listed = command.invoke(app, ["token", "list"]).output
+
+    assert f"{row(database, text).id}  unset" in listed
