@@ -1,0 +1,14 @@
+"""What the rival's processes are told, by environment variables."""
+
+import os
+from typing import Final
+
+API_URL: Final = os.environ["RIVAL_API_URL"]
+API_TOKEN: Final = os.environ["RIVAL_API_TOKEN"]
+BROKER_URL: Final = os.environ["RIVAL_BROKER_URL"]
+DATABASE: Final = os.environ["RIVAL_DATABASE"]
+WEBHOOK_SECRET: Final = os.environ["RIVAL_WEBHOOK_SECRET"]
+POLL_EVERY_MS: Final = 1000
+COLLECTIONS: Final = [
+    f"stripe:{name}" for name in ("customer", "product", "price", "subscription", "invoice", "charge")
+]

@@ -1,0 +1,135 @@
+"""Those who do the job: Gangway's whole stack and its rival, each beside a Management API of its own."""
+
+import base64
+import json
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+from sqlalchemy import create_engine, text
+
+from benchmarks.usage import Pids, parent_of
+from worker.stack import Scope, free_port, running
+from worker.stack.redis import redis_server, write_redis_config
+from worker.supervisor import HOST, HttpOk, ProcessSpec, Supervisor, TcpOpen
+
+API: Final = "api"
+STORE: Final = "postgresql"
+SCRIPT: Final = Path(__file__).parent.parent / "tests" / "peers" / "contract_api.py"
+TOKEN: Final = "benchmark-token-of-no-worth"  # noqa: S105  # of a server that lives as long as this command
+RIVAL_PROCESSES: Final = 2
+RIVAL_THREADS: Final = 8
+
+
+@dataclass(frozen=True)
+class Running:
+    """A side at work."""
+
+    webhook_url: str
+    webhook_secret: str = field(repr=False)
+    database_url: str = field(repr=False)
+    api_url: str
+    pids: Pids
+    """Of its processes, and of the Management API under that name."""
+
+    @property
+    def own_pids(self) -> Pids:
+        return {name: pid for name, pid in self.pids.items() if name != API}
+
+
+class Side(Protocol):
+    """Starts everything in a directory; all of it has ended after the block."""
+
+    def __call__(
+        self, home: Path, api_options: Sequence[str], database_url: str
+    ) -> AbstractAsyncContextManager[Running]: ...
+
+
+@asynccontextmanager
+async def gangway(home: Path, api_options: Sequence[str], database_url: str) -> AsyncIterator[Running]:
+    """Redis, web, workers, beat and Flower."""
+    api, api_url = management_api(api_options)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GANGWAY_")}
+    environment |= {"GANGWAY_API_URL": api_url, "GANGWAY_API_TOKEN": TOKEN}
+    environment |= {"GANGWAY_DATABASE_URL": database_url}
+    scope = Scope(worker=True, engine=False, redis=True)
+    async with running(home, scope, environment, automatic=True, report=note, beside=[api]) as stack:
+        await stack.supervisor.all_ready()
+        yield Running(
+            webhook_url=f"{stack.config.url_of('web')}/webhooks/app",
+            webhook_secret=json.loads(stack.config.value_of("GANGWAY_WEBHOOK_SECRETS"))["app"][0],
+            database_url=database_url,
+            api_url=api_url,
+            pids=stack.supervisor.pids() | server_of(database_url),
+        )
+
+
+@asynccontextmanager
+async def dramatiq(home: Path, api_options: Sequence[str], database_url: str) -> AsyncIterator[Running]:
+    """Redis, web and one dramatiq worker of several processes: benchmarks/rival/."""
+    api, api_url = management_api(api_options)
+    redis_port, web_port = free_port(), free_port()
+    password, secret = secrets.token_urlsafe(32), f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
+    environment = os.environ | {
+        "RIVAL_API_URL": api_url,
+        "RIVAL_API_TOKEN": TOKEN,
+        "RIVAL_BROKER_URL": f"redis://:{password}@{HOST}:{redis_port}/0",
+        "RIVAL_DATABASE": database_url.removeprefix("sqlite:///"),
+        "RIVAL_WEBHOOK_SECRET": secret,
+        "dramatiq_worker_timeout": "200",
+    }
+    config = write_redis_config(home, redis_port, password=password)
+    specs = [
+        api,
+        ProcessSpec("redis", (redis_server(), str(config)), environment, ready=TcpOpen(redis_port)),
+        *_rival_processes(web_port, environment),
+    ]
+    async with Supervisor(specs, logs=home / "logs", report=note) as supervisor:
+        await supervisor.all_ready()
+        url = f"http://{HOST}:{web_port}/webhooks/app"
+        yield Running(url, secret, database_url, api_url, supervisor.pids())
+
+
+def _rival_processes(port: int, environment: Mapping[str, str]) -> list[ProcessSpec]:
+    python = (sys.executable, "-m")
+    web = ("uvicorn", "benchmarks.rival.web:app", "--host", HOST, "--port", str(port))
+    quiet = ("--no-access-log", "--log-level", "warning", "--loop", "uvloop", "--http", "httptools")
+    size = ("--processes", str(RIVAL_PROCESSES), "--threads", str(RIVAL_THREADS))
+    after = frozenset({"redis"})
+    ready = HttpOk(port, "/healthz")
+    work = (*python, "dramatiq", "benchmarks.rival.actors", *size)
+    return [
+        ProcessSpec("web", (*python, *web, *quiet), environment, after, ready),
+        ProcessSpec("workers", work, environment, after | {"web"}),
+    ]
+
+
+SIDES: Final[Mapping[str, Side]] = {"gangway": gangway, "dramatiq": dramatiq}
+
+
+def management_api(options: Sequence[str]) -> tuple[ProcessSpec, str]:
+    """The independent server of the contract, and its URL."""
+    port = free_port()
+    argv = (sys.executable, str(SCRIPT), "--port", str(port), "--token", TOKEN, *options)
+    spec = ProcessSpec(API, argv, dict(os.environ), ready=HttpOk(port, "/_double/stats?backfills=0"))
+    return spec, f"http://{HOST}:{port}"
+
+
+def server_of(database_url: str) -> dict[str, int]:
+    """The process that owns the database, if it is a server: its sessions are children of it."""
+    if not database_url.startswith("postgresql"):
+        return {}
+    engine = create_engine(database_url)
+    with engine.connect() as connection:
+        pid = parent_of(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+    engine.dispose()
+    return {STORE: pid}
+
+
+def note(line: str) -> None:
+    print(line, file=sys.stderr)
