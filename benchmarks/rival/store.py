@@ -59,13 +59,11 @@ def create_tables() -> None:
 
 def add(signups: Iterable[Signup]) -> list[str]:
     """Store these customers in one transaction; returns the ids of their connections, old ones included."""
-    ids = []
     db = database()
     now = _now()
     db.execute("BEGIN IMMEDIATE")
     try:
-        for signup in signups:
-            ids.append(_add(db, signup, now))
+        ids = [_add(db, signup, now) for signup in signups]
     except BaseException:
         db.execute("ROLLBACK")
         raise

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from benchmarks.rival import store
-from benchmarks.rival.actors import onboard
+from benchmarks.rival.actors import capture
 from benchmarks.rival.settings import WEBHOOK_SECRET
 
 MOST_AT_ONCE: Final = 64
@@ -58,7 +58,7 @@ def write(loop: asyncio.AbstractEventLoop) -> None:
         error: Exception | None = None
         try:
             for connection_id in store.add(signup for signup, _ in batch):
-                onboard.send(connection_id)
+                capture.send(connection_id)
         except Exception as exc:  # noqa: BLE001  # it becomes the answer of each request
             error = exc
         loop.call_soon_threadsafe(answer, batch, error)
