@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import uvloop
 from contract_server.api import ManagementApi, Settings
 from contract_server.faults import Dice, FaultSettings
 from contract_server.service import Double
@@ -21,7 +22,7 @@ from contract_server.wire import Connection
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM or SIGINT."""
     options = parser().parse_args(argv)
-    asyncio.run(serve(build(options), options.port, options.port_file))
+    uvloop.run(serve(build(options), options.port, options.port_file))
 
 
 async def serve(double: Double, port: int, port_file: Path | None) -> None:

@@ -136,6 +136,8 @@ class Syncs:
 
     def with_metadata(self, wanted: JsonObject) -> Iterable[Sync]:
         """Return the syncs whose metadata contains everything wanted, oldest first."""
+        if not wanted:
+            return self
         found = [self._index[key][label] for key, label in scalars(wanted)]
         candidates = self if not found else self._oldest_first(set.intersection(*found))
         return [sync for sync in candidates if contains(sync.metadata, wanted)]
