@@ -55,7 +55,12 @@ def build(options: argparse.Namespace) -> Double:
         store.streams[stream.id] = stream
     views = Views(Dialect(options.timestamps, options.health, options.extra_fields), store)
     settings = Settings(
-        options.token, options.create_status, options.backfill_min_s, options.backfill_max_s, options.seed
+        options.token,
+        options.create_status,
+        options.backfill_min_s,
+        options.backfill_max_s,
+        options.seed,
+        options.changes_feed,
     )
     return Double(ManagementApi(settings, store, views), Dice(faults(options), options.seed), store)
 
@@ -116,6 +121,11 @@ def add_dialect_options(group: argparse._ArgumentGroup) -> None:
         default="initializing",
         help="initializing: {status, sync_id}, 'initializing' until the backfill is complete; gen2: the same "
         "shape, 'healthy' from the start; gen1: nested with notes, 'warn' until the backfill is complete",
+    )
+    group.add_argument(
+        "--changes-feed",
+        action="store_true",
+        help="GET /v1/syncs?changed_since=CURSOR&limit=N tells what changed; without it both are ignored",
     )
     group.add_argument("--extra-fields", action="store_true", help="undocumented fields in every object")
 
