@@ -31,12 +31,13 @@ import aiohttp
 from sqlalchemy import DateTime, Engine, column, create_engine, func, select, table
 
 from benchmarks.load import Sent, send, signups
-from benchmarks.sides import API, SIDES, Running, Side, note
+from benchmarks.sides import SIDES, Api, Running, Side, management_api, note
 from benchmarks.usage import cpu_seconds, until_quiet, used_between
 from tests.support.databases import KINDS, empty_database
 
 OURS: Final = "gangway"
 LOAD: Final = "load generator"
+NOT_OURS: Final = ("api", LOAD)
 LOOK_EVERY_S: Final = 0.2
 CONNECTION: Final = table(
     "connection", column("created_at", DateTime), column("ready_at", DateTime), column("remote_sync_id")
@@ -69,7 +70,11 @@ class Figures:
         return self.ready == self.signups and self.customers_with_two_syncs == 0
 
     def numbers(self) -> dict[str, float]:
-        return {name: value for name, value in asdict(self).items() if isinstance(value, int | float)}
+        """All figures by name, those of the processes and of the requests per customer included."""
+        plain = {name: value for name, value in asdict(self).items() if isinstance(value, int | float)}
+        cpu = {f"  CPU ms {name}": ms for name, ms in self.cpu_ms_by_process.items()}
+        requests = {f"  requests {route}": n / self.signups for route, n in self.requests.items()}
+        return plain | cpu | requests
 
 
 def measure(side: Side, options: argparse.Namespace) -> Figures:
@@ -81,9 +86,12 @@ def measure(side: Side, options: argparse.Namespace) -> Figures:
 
 
 async def _measure(side: Side, options: argparse.Namespace, home: Path, database_url: str) -> Figures:
-    async with side(home, api_options(options), database_url) as running:
+    async with (
+        management_api(home, api_options(options)) as api,
+        side(home, api.url, database_url) as running,
+    ):
         await until_quiet(running.pids)
-        return await _burst(running, options)
+        return await _burst(running, api, options)
 
 
 def api_options(options: argparse.Namespace) -> tuple[str, ...]:
@@ -93,19 +101,20 @@ def api_options(options: argparse.Namespace) -> tuple[str, ...]:
     return (*latency, *backfills, *(("--changes-feed",) if options.changes_feed else ()))
 
 
-async def _burst(running: Running, options: argparse.Namespace) -> Figures:
+async def _burst(running: Running, api: Api, options: argparse.Namespace) -> Figures:
+    pids = {**running.pids, **api.pids}
     messages = signups(options.signups, running.webhook_secret)
     database = create_engine(running.database_url)
-    before, own_before = cpu_seconds(running.pids), time.process_time()
+    before, own_before = cpu_seconds(pids), time.process_time()
     began = time.monotonic()
     sent = await send(running.webhook_url, messages, options.connections)
     sending_s = time.monotonic() - began
     await _until_ready(database, options)
     wall_s = time.monotonic() - began
-    used = used_between(before, cpu_seconds(running.pids)) | {LOAD: time.process_time() - own_before}
+    used = used_between(before, cpu_seconds(pids)) | {LOAD: time.process_time() - own_before}
     rows = _rows(database)
     database.dispose()
-    return _figures(options, sent, rows, await _stats(running.api_url), used, wall_s, sending_s)
+    return _figures(options, sent, rows, await _stats(api.url), used, wall_s, sending_s)
 
 
 async def _until_ready(database: Engine, options: argparse.Namespace) -> None:
@@ -163,7 +172,7 @@ def _figures(
         wait_max_s=quantile(waits, 1.0),
         customers_with_two_syncs=sum(number > 1 for number in syncs_of.values()),
         requests_per_customer=sum(stats["requests"].values()) / count,
-        cpu_ms_per_customer=1000 * sum(s for name, s in used.items() if name not in {API, LOAD}) / count,
+        cpu_ms_per_customer=1000 * sum(s for name, s in used.items() if name not in NOT_OURS) / count,
         cpu_ms_by_process={name: 1000 * seconds / count for name, seconds in used.items()},
         requests=stats["requests"],
     )
@@ -181,7 +190,7 @@ def quantile(ordered: Sequence[float], share: float) -> float:
 def table_of(shown: Mapping[str, Sequence[Figures]]) -> str:
     """A column for each side and round, then the medians."""
     columns = {
-        f"{name} {number}": figures.numbers() | _processes(figures)
+        f"{name} {number}": figures.numbers()
         for name, rounds in shown.items()
         for number, figures in enumerate(rounds, 1)
     }
@@ -197,13 +206,9 @@ def _cell(value: float | None) -> str:
     return f"{'-':>18}" if value is None else f"{value:>18,.2f}"
 
 
-def _processes(figures: Figures) -> dict[str, float]:
-    requests = {f"  requests {route}": n / figures.signups for route, n in figures.requests.items()}
-    return {f"  CPU ms {name}": ms for name, ms in figures.cpu_ms_by_process.items()} | requests
-
-
 def medians(rounds: Sequence[Figures]) -> dict[str, float]:
-    return {name: median(each.numbers()[name] for each in rounds) for name in rounds[0].numbers()}
+    numbers = [figures.numbers() for figures in rounds]
+    return {name: median(each.get(name, 0.0) for each in numbers) for name in numbers[0]}
 
 
 def ratios(shown: Mapping[str, Sequence[Figures]]) -> dict[str, float]:

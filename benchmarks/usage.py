@@ -31,17 +31,19 @@ def used_between(before: Mapping[str, float], after: Mapping[str, float]) -> dic
     return {name: cpu_s - before.get(name, 0.0) for name, cpu_s in after.items()}
 
 
-async def until_quiet(pids: Pids) -> None:
-    """Wait until the processes have started up: until together they use little CPU for a second."""
-    give_up_at = time.monotonic() + GIVE_UP_AFTER_S
+async def until_quiet(
+    pids: Pids, *, quiet_for_s: float = QUIET_FOR_S, give_up_after_s: float = GIVE_UP_AFTER_S
+) -> None:
+    """Wait until the processes have started up: until together they use little CPU for so long."""
+    give_up_at = time.monotonic() + give_up_after_s
     before = sum(cpu_seconds(pids).values())
     while time.monotonic() < give_up_at:
-        await asyncio.sleep(QUIET_FOR_S)
+        await asyncio.sleep(quiet_for_s)
         now = sum(cpu_seconds(pids).values())
-        if now - before < QUIET_SHARE * QUIET_FOR_S:
+        if now - before < QUIET_SHARE * quiet_for_s:
             return
         before = now
-    raise TimeoutError(f"the processes are not quiet after {GIVE_UP_AFTER_S:g} s")
+    raise TimeoutError(f"the processes are not quiet after {give_up_after_s:g} s")
 
 
 def parent_of(pid: int) -> int:

@@ -106,7 +106,7 @@ def sync_id_of(connection_id: str) -> str | None:
         "SELECT remote_sync_id FROM connection WHERE id = ? AND ready_at IS NULL", (connection_id,)
     )
     row = found.fetchone()
-    return row and row[0]
+    return str(row[0]) if row else None
 
 
 def captured(row: Row, credential_id: str) -> Row:
