@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import uvloop
 from contract_server.api import ManagementApi, Settings
 from contract_server.faults import Dice, FaultSettings
 from contract_server.service import Double
@@ -21,7 +22,7 @@ from contract_server.wire import Connection
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM or SIGINT."""
     options = parser().parse_args(argv)
-    asyncio.run(serve(build(options), options.port, options.port_file))
+    uvloop.run(serve(build(options), options.port, options.port_file))
 
 
 async def serve(double: Double, port: int, port_file: Path | None) -> None:
@@ -54,7 +55,12 @@ def build(options: argparse.Namespace) -> Double:
         store.streams[stream.id] = stream
     views = Views(Dialect(options.timestamps, options.health, options.extra_fields), store)
     settings = Settings(
-        options.token, options.create_status, options.backfill_min_s, options.backfill_max_s, options.seed
+        options.token,
+        options.create_status,
+        options.backfill_min_s,
+        options.backfill_max_s,
+        options.seed,
+        options.changes_feed,
     )
     return Double(ManagementApi(settings, store, views), Dice(faults(options), options.seed), store)
 
@@ -115,6 +121,11 @@ def add_dialect_options(group: argparse._ArgumentGroup) -> None:
         default="initializing",
         help="initializing: {status, sync_id}, 'initializing' until the backfill is complete; gen2: the same "
         "shape, 'healthy' from the start; gen1: nested with notes, 'warn' until the backfill is complete",
+    )
+    group.add_argument(
+        "--changes-feed",
+        action="store_true",
+        help="GET /v1/syncs?changed_since=CURSOR&limit=N tells what changed; without it both are ignored",
     )
     group.add_argument("--extra-fields", action="store_true", help="undocumented fields in every object")
 

@@ -70,6 +70,10 @@ class Supervisor:
         child = self._children.get(name)
         return child.pid if child else None
 
+    def pids(self) -> dict[str, int]:
+        """The ids of all processes that run now, by name."""
+        return {name: child.pid for name, child in self._children.items()}
+
     async def _keep(self, spec: ProcessSpec) -> None:
         await self._are_ready(spec.after)
         loop = asyncio.get_running_loop()

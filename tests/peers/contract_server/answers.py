@@ -27,6 +27,10 @@ class Answers:
         """Answer with a list."""
         return Response(200, self._views.encode_list(list(bodies)))
 
+    def page(self, bodies: Iterable[bytes], next_cursor: str, *, has_more: bool) -> Response:
+        """Answer with a part of a list, and where the next part begins."""
+        return Response(200, self._views.encode_page(list(bodies), next_cursor, has_more=has_more))
+
     def deleted(self, id_: str) -> Response:
         """Answer a DELETE."""
         return Response(200, self._views.encode({"id": id_, "deleted": True}))

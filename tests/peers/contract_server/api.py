@@ -26,6 +26,7 @@ class Settings(NamedTuple):
     backfill_min_s: float = 2.0
     backfill_max_s: float = 6.0
     seed: int = 0
+    has_feed: bool = False
 
 
 class ManagementApi:
@@ -35,7 +36,7 @@ class ManagementApi:
         self._token = settings.token.encode()
         self._views = views
         answers = Answers(views, settings.create_status)
-        syncs = SyncEndpoints(store, views, answers, backfill_times(settings))
+        syncs = SyncEndpoints(store, views, answers, backfill_times(settings), has_feed=settings.has_feed)
         self._handlers: dict[str, Handler] = {
             **StreamEndpoints(store, views, answers).handlers(),
             **CredentialEndpoints(store, views, answers).handlers(),

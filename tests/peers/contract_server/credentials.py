@@ -54,7 +54,10 @@ class CredentialEndpoints:
         credential = self._credential(id_)
         body = read_body(request)
         require(body, CREDENTIAL_UPDATE)
-        assign(credential, body, time.time())
+        now = time.time()
+        assign(credential, body, now)
+        for sync in self._store.syncs_of(credential):
+            self._store.syncs.touch(sync, now)
         return self._answers.found(self._views.encode_credential(credential))
 
     def _delete_credential(self, _request: Request, id_: str) -> Response:
@@ -84,6 +87,7 @@ def upsert(store: Store, body: JsonObject) -> Credential:
     assign(known, given, now)
     for sync in store.syncs_of(known):
         sync.settle(now)
+        store.syncs.touch(sync, now)
     return known
 
 

@@ -8,9 +8,9 @@ from typing import Final
 from .bodies import read_body
 from .errors import ApiError, invalid, not_found
 from .faults import Dice
-from .store import Store, Sync
+from .store import Backfill, Credential, Store, Stream, Sync
 from .tally import Tally
-from .validation import JsonObject
+from .validation import FILL, JsonObject, require
 from .wire import Request, Response
 
 PREFIX: Final = "/_double/"
@@ -29,6 +29,7 @@ class OperatorView:
             "POST faults": self._set_faults,
             "POST expire": self._expire,
             "POST health": self._set_health,
+            "POST fill": self._fill,
         }
 
     def handle(self, request: Request) -> Response:
@@ -92,10 +93,48 @@ class OperatorView:
         if status is not None and not isinstance(status, str):
             raise invalid({"status": ["must be a string, or null to take it back"]})
         sync.forced_health = status
+        self._store.syncs.touch(sync, time.time())
         return {"sync_id": sync.id, "status": status}
+
+    def _fill(self, request: Request) -> JsonObject:
+        """Add many syncs whose backfills are complete; each item names what a test wants to know of it."""
+        body = read_body(request)
+        require(body, FILL)
+        stream = self._store.stream_named(body["stream"]) or self._add_stream(body["stream"])
+        for item in body["syncs"]:
+            self._store.syncs.add(complete_sync(self._store, stream, item))
+        return {"stream_id": stream.id, "syncs": len(self._store.syncs)}
+
+    def _add_stream(self, slug: str) -> Stream:
+        now = time.time()
+        stream = Stream(slug, created_at=now, updated_at=now)
+        self._store.streams[stream.id] = stream
+        return stream
 
     def _sync(self, body: JsonObject) -> Sync:
         sync = self._store.syncs.get(str(body.get("sync_id")))
         if sync is None:
             raise not_found("sync")
         return sync
+
+
+def complete_sync(store: Store, stream: Stream, item: JsonObject) -> Sync:
+    """Make a healthy sync with a credential of its own, as if it had been here for long."""
+    now = time.time()
+    properties = {"kind": "stripe_key", "secret": f"sk_test_{item['credential_id']}"}
+    credential = Credential("stripe", properties, created_at=now, updated_at=now, id=item["credential_id"])
+    store.add_credential(credential)
+    return Sync(
+        provider="stripe",
+        stream_id=stream.id,
+        name=item["name"],
+        collection_ids=item["collection_ids"],
+        rate_limit=None,
+        credential=credential,
+        backfill=Backfill(remaining_s=0.0, running_since=now),
+        created_at=now,
+        updated_at=now,
+        metadata=item["metadata"],
+        external_id=item["external_id"],
+        id=item["id"],
+    )

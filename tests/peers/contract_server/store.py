@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import uuid4
 
+from .changes import Changes
 from .validation import SECRETS, JsonObject
 
 ACCOUNT_FIELDS: Final = (
@@ -107,6 +108,7 @@ class Syncs:
         self._by_id: dict[str, Sync] = {}
         self._index: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
         self._peaks: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        self.changes = Changes()
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -122,11 +124,19 @@ class Syncs:
         """Remember a sync."""
         self._by_id[sync.id] = sync
         self._enter(sync)
+        self.touch(sync, sync.created_at)
+
+    def touch(self, sync: Sync, now: float) -> None:
+        """Note that a sync looks different now, and when it will by itself."""
+        self.changes.note(sync.id)
+        if sync.backfill.running_since is not None and sync.backfill.completed_at(now) is None:
+            self.changes.expect(sync.id, sync.backfill.running_since + sync.backfill.remaining_s)
 
     def remove(self, sync: Sync) -> None:
         """Forget a sync."""
         del self._by_id[sync.id]
         self._leave(sync)
+        self.changes.note_deleted(sync.id)
 
     def replace_metadata(self, sync: Sync, metadata: JsonObject) -> None:
         """Give a sync other metadata."""
@@ -136,6 +146,8 @@ class Syncs:
 
     def with_metadata(self, wanted: JsonObject) -> Iterable[Sync]:
         """Return the syncs whose metadata contains everything wanted, oldest first."""
+        if not wanted:
+            return self
         found = [self._index[key][label] for key, label in scalars(wanted)]
         candidates = self if not found else self._oldest_first(set.intersection(*found))
         return [sync for sync in candidates if contains(sync.metadata, wanted)]

@@ -21,18 +21,27 @@ DEFAULT_RATE_LIMITS: Final[dict[str, tuple[int, int] | None]] = {
     "github": None,
 }
 OTHER_RATE_LIMIT: Final = (5, 1)
+DEFAULT_LIMIT: Final = 100
+MAX_LIMIT: Final = 1_000
 
 
 class SyncEndpoints:
     """Syncs begin their backfill when they are created."""
 
     def __init__(
-        self, store: Store, views: Views, answers: Answers, next_backfill_s: Callable[[], float]
+        self,
+        store: Store,
+        views: Views,
+        answers: Answers,
+        next_backfill_s: Callable[[], float],
+        *,
+        has_feed: bool,
     ) -> None:
         self._store = store
         self._views = views
         self._answers = answers
         self._next_backfill_s = next_backfill_s
+        self._has_feed = has_feed
 
     def handlers(self) -> dict[str, Handler]:
         """Name the routes."""
@@ -67,11 +76,30 @@ class SyncEndpoints:
     def _list_syncs(self, request: Request, _: str) -> Response:
         query = request.query()
         now = time.time()
+        if self._has_feed and "changed_since" in query:
+            return self._list_changes(query, now)
         return self._answers.listed(
             self._views.encode_sync(sync, now)
             for sync in self._store.syncs.with_metadata(metadata_filter(query))
             if self._is_wanted(sync, query, now)
         )
+
+    def _list_changes(self, query: dict[str, str], now: float) -> Response:
+        cursor = number_in(query, "changed_since", default=0)
+        if not self._store.syncs.changes.knows(cursor):
+            raise invalid({"changed_since": ["is no cursor of this list"]})
+        limit = min(number_in(query, "limit", default=DEFAULT_LIMIT), MAX_LIMIT)
+        if limit == 0:
+            raise invalid({"limit": ["must be at least 1"]})
+        ids, after, has_more = self._store.syncs.changes.since(cursor, limit)
+        bodies = [self._changed(id_, now) for id_ in ids]
+        return self._answers.page(bodies, str(after), has_more=has_more)
+
+    def _changed(self, id_: str, now: float) -> bytes:
+        sync = self._store.syncs.get(id_)
+        if sync is not None:
+            return self._views.encode_sync(sync, now)
+        return self._views.encode_deleted(id_, self._store.syncs.changes.deleted_at(id_) or now)
 
     def _get_sync(self, _request: Request, id_: str) -> Response:
         return self._answers.found(self._views.encode_sync(self._sync(id_), time.time()))
@@ -90,6 +118,7 @@ class SyncEndpoints:
             body["rate_limit"] = rate_limit(sync.provider, body["rate_limit"])
         assign(sync, body, time.time())
         sync.settle(sync.updated_at)
+        self._store.syncs.touch(sync, sync.updated_at)
         return self._answers.found(self._views.encode_sync(sync, sync.updated_at))
 
     def _delete_sync(self, _request: Request, id_: str) -> Response:
@@ -131,6 +160,14 @@ class SyncEndpoints:
             and sync.name == query.get("name", sync.name)
             and (health is None or self._views.health_status(sync, now) == NEW_WORDS.get(health, health))
         )
+
+
+def number_in(query: dict[str, str], name: str, *, default: int) -> int:
+    """Read a whole number that may be left out or empty."""
+    text = query.get(name, "")
+    if text and not (text.isascii() and text.isdecimal()):
+        raise invalid({name: ["must be a whole number"]})
+    return int(text) if text else default
 
 
 def collection_errors(collection_ids: list[str], provider: str) -> FieldErrors:

@@ -231,3 +231,24 @@ SYNC: Final[Fields] = {
     "external_id": Field(optional(text)),
 }
 SYNC_IMMUTABLE: Final = frozenset(SYNC) - frozenset(SYNC_UPDATE)
+FILL_ITEM: Final[Fields] = {
+    "id": Field(uuid, is_required=True),
+    "credential_id": Field(uuid, is_required=True),
+    "name": Field(text, is_required=True),
+    "collection_ids": Field(collections, is_required=True),
+    "metadata": Field(mapping, is_required=True),
+    "external_id": Field(text, is_required=True),
+}
+
+
+def fill_items(value: object) -> Reasons:
+    """An array of what a filled server is to have."""
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        return ["must be an array of objects"]
+    return next((errors for item in value if (errors := field_errors(item, FILL_ITEM))), [])
+
+
+FILL: Final[Fields] = {
+    "stream": Field(slug, is_required=True),
+    "syncs": Field(fill_items, is_required=True),
+}

@@ -41,6 +41,15 @@ class Views:
         tail = b"," + json.dumps(UNKNOWN).encode()[1:] if self._dialect.has_extra_fields else b"}"
         return b'{"data": [' + b", ".join(items) + b"]" + tail
 
+    def encode_page(self, items: list[bytes], next_cursor: str, *, has_more: bool) -> bytes:
+        """Write objects that are JSON already as a part of a list."""
+        tail = self.encode({"next_cursor": next_cursor, "has_more": has_more})
+        return b'{"data": [' + b", ".join(items) + b"], " + tail[1:]
+
+    def encode_deleted(self, id_: str, at: float) -> bytes:
+        """Write what is left of a sync that is gone."""
+        return self.encode({"id": id_, "deleted_at": self._time(at)})
+
     def encode_stream(self, stream: Stream) -> bytes:
         """Write a stream as JSON."""
         own = {"id": stream.id, "slug": stream.slug, "org_id": self._store.org_id}

@@ -3,11 +3,13 @@
 import asyncio
 import socket
 import struct
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 from urllib.parse import parse_qsl
 
 MAX_HEAD_BYTES: Final = 65_536
@@ -89,8 +91,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
         self._later = asyncio.get_running_loop().call_later
 
     def data_received(self, data: bytes) -> None:
@@ -201,11 +202,17 @@ def body_length(headers: Mapping[str, str]) -> int:
     return length
 
 
+@lru_cache(maxsize=1)
+def http_date(second: int) -> str:
+    """Write an instant as HTTP does; made once a second."""
+    return formatdate(second, usegmt=True)
+
+
 def encode(response: Response, *, is_last: bool) -> bytes:
     """Write a response as bytes."""
     lines = [
         f"HTTP/1.1 {response.status} {REASONS.get(response.status, '')}",
-        f"date: {formatdate(usegmt=True)}",
+        f"date: {http_date(int(time.time()))}",
         "content-type: application/json",
         f"content-length: {len(response.body)}",
     ]
