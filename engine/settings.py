@@ -7,10 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
+from foundation.broker import check_broker_url
 from foundation.vault import Vault
 
 PREFIX: Final = "GANGWAY_ENGINE_"
-REDIS_SCHEMES: Final = ("redis://", "rediss://")
 
 
 class SettingsError(Exception):
@@ -73,9 +73,8 @@ class Settings(BaseSettings):
 
     @field_validator("broker_url")
     @classmethod
-    def _is_redis(cls, url: SecretStr) -> SecretStr:
-        if not url.get_secret_value().startswith(REDIS_SCHEMES):
-            raise ValueError("expected redis:// or rediss://, the rate limits of syncs are kept there")
+    def _usable_broker(cls, url: SecretStr) -> SecretStr:
+        check_broker_url(url.get_secret_value())
         return url
 
     @classmethod

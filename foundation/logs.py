@@ -22,7 +22,6 @@ SECRET_VALUES: Final = re.compile(
 )
 NOISY: Final = (
     "alembic",
-    "amqp",
     "celery.app.trace",
     "celery.worker.strategy",
     "httpcore",

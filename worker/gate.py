@@ -6,12 +6,12 @@ from typing import Final, Protocol
 import redis
 import structlog
 
+from foundation.broker import redis_client
 from worker.errors import PausedError
 
 log = structlog.get_logger()
 
 KEY: Final = "gangway:api:paused"
-TIMEOUT_S: Final = 1.0
 
 
 class Gate(Protocol):
@@ -32,8 +32,7 @@ class RedisGate:
 
     @classmethod
     def at(cls, url: str) -> "RedisGate":
-        client = redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
-        return cls(client)
+        return cls(redis_client(url))
 
     def check(self) -> None:
         try:
@@ -53,16 +52,6 @@ class RedisGate:
             log.warning("gate.not_paused", reason=type(exc).__name__)
 
 
-class OpenGate:
-    """For brokers other than Redis: every worker learns of a 429 by itself."""
-
-    def check(self) -> None:
-        return None
-
-    def pause(self, wait: timedelta) -> None:
-        del wait
-
-
 def gate_for(broker_url: str) -> Gate:
-    """The gate that fits the broker."""
-    return RedisGate.at(broker_url) if broker_url.startswith(("redis://", "rediss://")) else OpenGate()
+    """Return the gate that all workers on this broker share."""
+    return RedisGate.at(broker_url)

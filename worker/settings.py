@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableSettingError
 
+from foundation.broker import check_broker_url
 from foundation.vault import Vault, VaultError
 from worker.redaction import redact
 
@@ -64,6 +65,12 @@ class Settings(BaseSettings):
         if not value.startswith(("http://", "https://")):
             raise ValueError("expected a URL that starts with http:// or https://")
         return value.rstrip("/").removesuffix("/v1")
+
+    @field_validator("broker_url")
+    @classmethod
+    def _usable_broker(cls, value: SecretStr) -> SecretStr:
+        check_broker_url(value.get_secret_value())
+        return value
 
     @field_validator("webhook_secrets")
     @classmethod

@@ -97,7 +97,7 @@ def test_multiline_text_stays_one_line(lines: Output) -> None:
     assert only_line(lines)["event"] == "event.refused"
 
 
-@pytest.mark.parametrize("name", ["httpx", "kombu", "uvicorn.access", "amqp", "alembic"])
+@pytest.mark.parametrize("name", ["httpx", "kombu", "uvicorn.access", "alembic"])
 def test_chatter_is_left_out(lines: Output, name: str) -> None:
     """Libraries that log every request are heard from warnings on."""
     logging.getLogger(name).info("GET /")
