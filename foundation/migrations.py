@@ -10,10 +10,11 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import JSON, Enum, MetaData, text
+from sqlalchemy import JSON, Connection, Enum, MetaData, text
 from sqlmodel.sql.sqltypes import AutoString
 
 from foundation.database import Database, UtcDateTime
+from foundation.postgresql import MIGRATION_LIMIT, set_limits
 
 MIGRATION_LOCK: Final = 0x6761_6E67  # any constant will do, as long as nobody else locks on it
 
@@ -22,10 +23,18 @@ def upgrade(database: Database, scripts: Path) -> None:
     """Bring the schema up to date in one transaction; a second process waits and then finds it done."""
     with database.engine.begin() as connection:
         if not database.is_sqlite:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+            _wait_for_our_turn(connection)
         config = _config(scripts)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _wait_for_our_turn(connection: Connection) -> None:
+    """Wait for other migrations, then allow long statements, but no long waits that hold up everybody."""
+    usual = connection.execute(text("SELECT current_setting('lock_timeout')")).scalar_one()
+    set_limits(connection, {"statement_timeout": MIGRATION_LIMIT, "lock_timeout": MIGRATION_LIMIT})
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+    set_limits(connection, {"lock_timeout": usual})
 
 
 def draft(database: Database, scripts: Path, message: str, *, revision: str) -> None:
