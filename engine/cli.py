@@ -16,7 +16,8 @@ from engine.schema import SchemaError, migrate, open_database
 from engine.settings import Settings, SettingsError, misspelt_variables
 from foundation.database import Database
 from foundation.environment import warning_of
-from foundation.logs import MASK, SECRET_VALUES, configure_logs
+from foundation.logs import configure_logs
+from foundation.secret_shapes import MASK, SECRET_VALUES
 from foundation.vault import VaultError
 
 log = structlog.get_logger(__name__)

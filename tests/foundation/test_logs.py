@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import structlog
 
-from foundation.logs import MASK, configure_logs, mask_secrets
+from foundation.logs import configure_logs, mask_secrets
+from foundation.secret_shapes import MASK
 
 STRIPE = "sk_test_4eC39HqLyjWDarjtT1zdp7dc"
 RESTRICTED = "rk_live_51H8mXyzABCDEF"
