@@ -38,8 +38,8 @@ lock: $(READY) ## Resolve the dependencies again, with hashes and without naming
 	@$(UV) --extra dev -c requirements/runtime.txt pyproject.toml -o requirements/dev.txt
 	@$(UV) --extra benchmarks -c requirements/runtime.txt pyproject.toml -o requirements/benchmarks.txt
 
-clean: ## Remove the virtual environment, caches and the demo's state.
-	rm -rf $(VENV) .gangway .mypy_cache .pytest_cache .ruff_cache
+clean: ## Remove what can be made again: virtual environment, caches, the demo's state. Never data of `gangway up`.
+	rm -rf $(VENV) .gangway/demo .mypy_cache .pytest_cache .ruff_cache
 
 $(READY): requirements/dev.txt pyproject.toml
 	@echo "Installing into $(VENV) ..."

@@ -1,19 +1,26 @@
 """The engine's commands: `migrate`, `web`, `work`, `reseal`, and for operators `organisation` and `token`."""
 
+import os
 import threading
 from types import FrameType
 from typing import Annotated
 
+import structlog
 import typer
 import uvicorn
+from sqlalchemy.exc import OperationalError
 
 from engine.access import AccessError
 from engine.operators import organisations, tokens
 from engine.schema import SchemaError, migrate, open_database
-from engine.settings import Settings, SettingsError
+from engine.settings import Settings, SettingsError, misspelt_variables
 from foundation.database import Database
+from foundation.environment import warning_of
 from foundation.logs import configure_logs
+from foundation.secret_shapes import MASK, SECRET_VALUES
 from foundation.vault import VaultError
+
+log = structlog.get_logger(__name__)
 
 app = typer.Typer(help="The Management API as a service of our own.", no_args_is_help=True)
 app.add_typer(organisations, name="organisation")
@@ -94,10 +101,16 @@ def main() -> None:
     except (AccessError, SchemaError, SettingsError, VaultError) as exc:
         typer.echo(f"engine: {exc}", err=True)
         raise SystemExit(2) from None
+    except OperationalError as exc:
+        words = SECRET_VALUES.sub(MASK, str(exc.orig))
+        typer.echo(f"engine: the database cannot be used: {words}", err=True)
+        raise SystemExit(2) from None
 
 
 def _settings() -> Settings:
     settings = Settings.from_environment()
     configure_logs(settings.log_level, service="engine")
+    for name, nearest in misspelt_variables(os.environ).items():
+        log.warning("setting.unknown", name=name, reason=warning_of(name, nearest))
     settings.vault()
     return settings

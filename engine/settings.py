@@ -1,16 +1,21 @@
 """Everything that can be configured, read from `GANGWAY_ENGINE_*`; secrets have no defaults."""
 
 import json
+from collections.abc import Callable, Mapping
 from typing import Annotated, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
+from foundation.broker import check_broker_url
+from foundation.database import check_database_url
+from foundation.environment import settings_in, unknown_variables, usable_token, variables_of
 from foundation.vault import Vault
 
 PREFIX: Final = "GANGWAY_ENGINE_"
-REDIS_SCHEMES: Final = ("redis://", "rediss://")
+STACK_VARIABLE: Final = "GANGWAY_ENGINE_PORT"
+"""Read by `gangway up`, and handed on to every process."""
 
 
 class SettingsError(Exception):
@@ -64,27 +69,40 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        return json.loads(value) if value.startswith("[") else [part for part in value.split(",") if part]
+        value = value.strip()
+        return (
+            json.loads(value)
+            if value.startswith("[")
+            else [part for part in value.split(",") if part.strip()]
+        )
 
     @field_validator("tokens")
     @classmethod
-    def _long_enough(cls, tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if any(len(token.get_secret_value()) < 16 for token in tokens):
-            raise ValueError("a token needs at least 16 characters")
-        return tokens
+    def _usable_tokens(cls, tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        return tuple(SecretStr(usable_token(token.get_secret_value())) for token in tokens)
 
-    @field_validator("broker_url")
+    @field_validator("database_url", "broker_url")
     @classmethod
-    def _is_redis(cls, url: SecretStr) -> SecretStr:
-        if not url.get_secret_value().startswith(REDIS_SCHEMES):
-            raise ValueError("expected redis:// or rediss://, the rate limits of syncs are kept there")
-        return url
+    def _usable_url(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        url = value.get_secret_value().strip()
+        check = check_broker_url if info.field_name == "broker_url" else check_database_url
+        check(url)
+        return SecretStr(url)
 
     @classmethod
     def from_environment(cls) -> Self:
         """Read the environment, or say in one sentence per variable what is missing or wrong."""
+        return cls._read(cls)
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Self:
+        """Read the environment of a process that is about to be started."""
+        return cls._read(lambda: settings_in(cls, environment))
+
+    @classmethod
+    def _read(cls, read: Callable[[], Self]) -> Self:
         try:
-            return cls()
+            return read()
         except SourceError as exc:
             raise SettingsError(f"{PREFIX}*: {exc}") from None
         except ValidationError as exc:
@@ -93,6 +111,12 @@ class Settings(BaseSettings):
 
     def vault(self) -> Vault:
         return Vault.from_text(self.vault_keys.get_secret_value())
+
+
+def misspelt_variables(environment: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the variables that look like settings of ours but are none, each with the name nearest to it."""
+    known = variables_of(Settings) | {STACK_VARIABLE}
+    return unknown_variables(environment, prefix=PREFIX, known=known)
 
 
 def _variable(loc: tuple[int | str, ...]) -> str:

@@ -1,7 +1,5 @@
 """SQLite and PostgreSQL behind one face: short write transactions, read transactions, UTC everywhere."""
 
-import secrets
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -12,13 +10,18 @@ from uuid import UUID
 from sqlalchemy import JSON, DateTime, Dialect, Engine, create_engine, event, func, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Session
+from uuid_utils.compat import uuid7
 
+from foundation.postgresql import PostgresqlOptions, postgresql_engine
 from foundation.turns import WriterTurns, alone
 
-SQLITE_BUSY_TIMEOUT_S: Final = 30
+SQLITE_BUSY_TIMEOUT_S: Final = 30.0
 WRITES: Final = "gangway_writes"
+POSTGRESQL_DRIVERS: Final = ("postgresql", "postgresql+psycopg")
+EXPECTED_URL: Final = "expected sqlite:///path or postgresql://user:password@host/name"
 
 JsonColumn = JSON().with_variant(JSONB(), "postgresql")
 """Column type for JSON values: JSONB on PostgreSQL, so that containment can use an index."""
@@ -56,9 +59,22 @@ def utc_now() -> datetime:
 
 def new_id() -> UUID:
     """A UUID of version 7 (RFC 9562): it begins with the time, so what is new joins an index at its end."""
-    milliseconds = time.time_ns() // 1_000_000
-    chance = secrets.randbits(74)
-    return UUID(int=milliseconds << 80 | 7 << 76 | (chance >> 62) << 64 | 2 << 62 | chance & ((1 << 62) - 1))
+    return uuid7()
+
+
+def check_database_url(text: str) -> None:
+    """Raise `ValueError` if this is no URL of a database that we support. The error never quotes the URL."""
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise ValueError(EXPECTED_URL) from None
+    if url.get_backend_name() == "sqlite":
+        if not url.database or url.database == ":memory:":
+            raise ValueError("expected a file, as in sqlite:///path, since processes share the database")
+    elif url.drivername in POSTGRESQL_DRIVERS:
+        PostgresqlOptions.of(url)
+    else:
+        raise ValueError(EXPECTED_URL)
 
 
 class Database:
@@ -68,18 +84,29 @@ class Database:
     concurrent read-modify-write transactions lose updates silently.
     """
 
-    def __init__(self, url: str | URL, *, pool_size: int = 10) -> None:
+    def __init__(
+        self,
+        url: str | URL,
+        *,
+        pool_size: int = 10,
+        durable: bool = False,
+        busy_timeout_s: float = SQLITE_BUSY_TIMEOUT_S,
+    ) -> None:
+        """`durable`: what is committed survives a power loss, also on SQLite, where each commit then costs a
+        sync of the disk. `busy_timeout_s`: how long a write waits for other writers on SQLite.
+        """
         self.url = make_url(url)
         self._turns: WriterTurns | None = None
         self._writer: Engine
         self._reader: Engine
         if self.is_sqlite:
-            self._writer = _sqlite_engine(self.url, pool_size=1).execution_options(**{WRITES: True})
-            self._reader = _sqlite_engine(self.url, pool_size=pool_size)
+            writer = _sqlite_engine(self.url, pool_size=1, durable=durable, busy_timeout_s=busy_timeout_s)
+            self._writer = writer.execution_options(**{WRITES: True})
+            self._reader = _sqlite_engine(self.url, pool_size=pool_size, busy_timeout_s=busy_timeout_s)
             if self.url.database:
-                self._turns = WriterTurns(Path(self.url.database))
+                self._turns = WriterTurns(Path(self.url.database), limit_s=busy_timeout_s)
         else:
-            self._writer = self._reader = _postgresql_engine(self.url, pool_size=pool_size)
+            self._writer = self._reader = postgresql_engine(self.url, pool_size=pool_size)
 
     @property
     def is_sqlite(self) -> bool:
@@ -89,10 +116,6 @@ class Database:
     def engine(self) -> Engine:
         """The engine that may write."""
         return self._writer
-
-    def now(self, session: Session) -> datetime:
-        """The database's clock, so that hosts whose clocks differ agree about leases."""
-        return utc_now() if self.is_sqlite else session.scalars(select(func.clock_timestamp())).one()
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -108,7 +131,7 @@ class Database:
 
     @contextmanager
     def alone(self, what: str) -> Iterator[bool]:
-        """Whether nobody else is at it, which holds until the block ends; a killed process is no longer."""
+        """Try to take an exclusive lock for the duration of the block. Released when the process dies."""
         if not self.is_sqlite:
             with self.read() as session:
                 lock = func.pg_try_advisory_xact_lock(func.hashtext(what))
@@ -118,6 +141,13 @@ class Database:
                 yield is_alone
         else:
             yield True
+
+    def now(self, session: Session) -> datetime:
+        """Return the time by the clock that all processes share: on PostgreSQL that of its server."""
+        if self.is_sqlite:
+            return utc_now()  # its processes share this machine
+        now: datetime = session.execute(select(func.clock_timestamp(type_=UtcDateTime))).scalar_one()
+        return now
 
     def _turn(self) -> AbstractContextManager[None]:
         return self._turns.turn() if self._turns else nullcontext()
@@ -129,21 +159,21 @@ class Database:
         self._reader.dispose()
 
 
-def _sqlite_engine(url: URL, *, pool_size: int) -> Engine:
+def _sqlite_engine(url: URL, *, pool_size: int, busy_timeout_s: float, durable: bool = False) -> Engine:
     engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
-        pool_timeout=SQLITE_BUSY_TIMEOUT_S,
+        pool_timeout=busy_timeout_s,
         hide_parameters=True,  # they are a customer's data, and errors are logged
-        connect_args={"timeout": SQLITE_BUSY_TIMEOUT_S, "check_same_thread": False, "isolation_level": None},
+        connect_args={"timeout": busy_timeout_s, "check_same_thread": False, "isolation_level": None},
     )
 
     @event.listens_for(engine, "connect")
     def _configure(connection: object, _record: object) -> None:
         cursor = connection.cursor()  # type: ignore[attr-defined]  # a DB-API connection has no common type
         cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=NORMAL")
+        cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
 
@@ -153,11 +183,3 @@ def _sqlite_engine(url: URL, *, pool_size: int) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
-
-
-def _postgresql_engine(url: URL, *, pool_size: int) -> Engine:
-    if url.drivername == "postgresql":
-        url = url.set(drivername="postgresql+psycopg")
-    return create_engine(
-        url, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=True, hide_parameters=True
-    )

@@ -11,18 +11,14 @@ from typing import Final
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-MASK: Final = "***********"
+from foundation.secret_shapes import MASK, SECRET_VALUES
+
 PLACES: Final = 4
 SECRET_KEYS: Final = re.compile(
     r"secret|token|password|passwd|authorization|api_key|credential_properties", re.I
 )
-SECRET_VALUES: Final = re.compile(
-    r"\b(?:[sr]k_(?:live|test)_\w{6,}|whsec_[\w+/=]{6,}|Bearer\s+[\w.~+/=-]{6,})"
-    r"|(?<=://)[^/\s:@]*:[^/\s]+(?=@)"  # user:password in a URL
-)
 NOISY: Final = (
     "alembic",
-    "amqp",
     "celery.app.trace",
     "celery.worker.strategy",
     "httpcore",

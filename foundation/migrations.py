@@ -4,28 +4,46 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
+import structlog
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.autogenerate.api import AutogenContext
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import JSON, Enum, MetaData, text
+from sqlalchemy import JSON, Connection, Enum, MetaData, text
 from sqlmodel.sql.sqltypes import AutoString
 
 from foundation.database import Database, UtcDateTime
+from foundation.postgresql import MIGRATION_LIMIT, set_limits
+
+log = structlog.get_logger(__name__)
 
 MIGRATION_LOCK: Final = 0x6761_6E67  # any constant will do, as long as nobody else locks on it
 
 
 def upgrade(database: Database, scripts: Path) -> None:
-    """Bring the schema up to date in one transaction; a second process waits and then finds it done."""
+    """Bring the schema up to date in one transaction; a second process waits and then finds it done.
+
+    A schema that a newer release has migrated stays as it is.
+    """
     with database.engine.begin() as connection:
         if not database.is_sqlite:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+            _wait_for_our_turn(connection)
+        if _is_newer(_heads_of(connection), _scripts(scripts)):
+            log.warning("schema.newer", reason="a newer release has migrated this database")
+            return
         config = _config(scripts)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _wait_for_our_turn(connection: Connection) -> None:
+    """Wait for other migrations, then allow long statements, but no long waits that hold up everybody."""
+    usual = connection.execute(text("SELECT current_setting('lock_timeout')")).scalar_one()
+    set_limits(connection, {"statement_timeout": MIGRATION_LIMIT, "lock_timeout": MIGRATION_LIMIT})
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+    set_limits(connection, {"lock_timeout": usual})
 
 
 def draft(database: Database, scripts: Path, message: str, *, revision: str) -> None:
@@ -51,10 +69,28 @@ def render_item(kind: str, item: object, context: AutogenContext) -> str | Liter
 
 
 def is_current(database: Database, scripts: Path) -> bool:
-    """Whether the schema is the one this code was written for."""
-    with database.engine.connect() as connection:
-        heads = set(MigrationContext.configure(connection).get_current_heads())
-    return heads == set(ScriptDirectory.from_config(_config(scripts)).get_heads())
+    """Return whether the schema has at least what this code was written for.
+
+    A release must keep working after `migrate` of the next one, whose revisions it cannot know. So a
+    revision that is unknown here counts as newer.
+    """
+    directory = _scripts(scripts)
+    with database.read() as session:  # not a write: probes ask often, and would take the writers' turns
+        heads = _heads_of(session.connection())
+    return _is_newer(heads, directory) or heads == set(directory.get_heads())
+
+
+def _heads_of(connection: Connection) -> set[str]:
+    return set(MigrationContext.configure(connection).get_current_heads())
+
+
+def _is_newer(heads: set[str], directory: ScriptDirectory) -> bool:
+    known = {script.revision for script in directory.walk_revisions()}
+    return bool(heads - known)
+
+
+def _scripts(scripts: Path) -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config(scripts))
 
 
 def differences(database: Database, metadata: MetaData) -> Sequence[object]:

@@ -5,9 +5,12 @@ surprises rather than at the broker never losing a message: on Redis it can (a p
 yet noted as unacknowledged dies with its worker).
 """
 
+import ssl
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
+
+from foundation.broker import checks_certificates
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -24,9 +27,10 @@ class Role(StrEnum):
 
 
 def celery_settings(broker_url: str, *, default_queue: str, role: Role) -> dict[str, object]:
-    """Settings for a Celery app on Redis or RabbitMQ."""
+    """Settings for a Celery app on Redis."""
     return {
         "broker_url": broker_url,
+        "broker_use_ssl": _tls(broker_url),
         "task_serializer": "json",
         "accept_content": ["json"],
         "result_backend": None,
@@ -42,7 +46,7 @@ def celery_settings(broker_url: str, *, default_queue: str, role: Role) -> dict[
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        "broker_transport_options": _transport(broker_url, role),
+        "broker_transport_options": _transport(role),
         "enable_utc": True,
         "timezone": "UTC",
     } | (_PUBLISHER if role is Role.PUBLISHER else {})
@@ -55,9 +59,13 @@ _PUBLISHER: Final[dict[str, object]] = {
 }
 
 
-def _transport(broker_url: str, role: Role) -> dict[str, object]:
-    if not broker_url.startswith(("redis://", "rediss://", "redis+socket://", "unix://")):
-        return {"confirm_publish": True}
+def _tls(broker_url: str) -> dict[str, object] | None:
+    """Verify the server's certificate unless the URL says otherwise: by itself kombu would not."""
+    is_verified = broker_url.startswith("rediss://") and checks_certificates(broker_url)
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED} if is_verified else None
+
+
+def _transport(role: Role) -> dict[str, object]:
     timeouts: dict[str, object] = (
         {"socket_timeout": 1, "socket_connect_timeout": 1, "max_retries": 0}
         if role is Role.PUBLISHER

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 
-from foundation.logs import MASK, SECRET_VALUES
+from foundation.secret_shapes import MASK, SECRET_VALUES
 
 MIN_SECRET_LENGTH = 4  # shorter values are words and flags
 

@@ -9,9 +9,9 @@ from functools import cache
 from types import TracebackType
 from typing import Self
 
-import redis
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from foundation.broker import redis_client
 from foundation.database import Database
 from foundation.vault import Vault
 from worker.limits import Limits, RedisLimits, pause_asked_for
@@ -24,8 +24,6 @@ from worker.settings import Settings, settings
 from worker.steps.judge import Paces
 from worker.steps.poll import StreamSizes
 from worker.steps.streams import Streams
-
-REDIS_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -111,8 +109,7 @@ class Runtime:
 
 
 def _limits(settings: Settings) -> RedisLimits:
-    url = settings.broker_url.get_secret_value()
-    client = redis.Redis.from_url(url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S)
+    client = redis_client(settings.broker_url.get_secret_value())
     return RedisLimits(client, rate=settings.api_rate, burst=settings.api_burst)
 
 

@@ -3,20 +3,34 @@
 import base64
 import logging
 import re
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Final, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableSettingError
 
+from foundation.addresses import http_host, is_private_host
+from foundation.environment import settings_in, unknown_variables, usable_token, variables_of
 from foundation.vault import Vault, VaultError
 from worker.redaction import redact
 
 PREFIX: Final = "GANGWAY_"
 STACK_FILE: Final = "stack.env"
 HEADING: Final = "Gangway cannot start with these settings (`gangway up` makes those that are missing):"
+PLAIN_HTTP: Final = (
+    "expected https://, since http:// shows the API token to the network; "
+    f"{PREFIX}ALLOW_PLAIN_HTTP=true allows it"
+)
+STACK_VARIABLES: Final = frozenset(
+    {f"{PREFIX}{service}_PORT" for service in ("WEB", "ENGINE", "FLOWER", "REDIS")}
+    | {f"{PREFIX}REDIS_PASSWORD"}
+)
+"""Read by `gangway up`, and handed on to every process."""
+WEBHOOK_SECRET_BYTES: Final = range(24, 65)
+"""As Standard Webhooks says."""
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -31,6 +45,8 @@ class Settings(BaseSettings):
 
     database_url: SecretStr
     broker_url: SecretStr
+    allow_plain_http: bool = False
+    """Whether our token may travel unencrypted to an API on a public name."""
     api_url: str
     """Base URL of the Management API, without `/v1`."""
     api_token: SecretStr
@@ -72,10 +88,26 @@ class Settings(BaseSettings):
 
     @field_validator("api_url")
     @classmethod
-    def _plain_base(cls, value: str) -> str:
-        if not value.startswith(("http://", "https://")):
+    def _plain_base(cls, value: str, info: ValidationInfo) -> str:
+        host = http_host(value.strip())
+        if host is None:
             raise ValueError("expected a URL that starts with http:// or https://")
-        return value.rstrip("/").removesuffix("/v1")
+        is_plain = value.strip().startswith("http://")
+        if is_plain and not info.data.get("allow_plain_http") and not is_private_host(host):
+            raise ValueError(PLAIN_HTTP)
+        return value.strip().rstrip("/").removesuffix("/v1")
+
+    @field_validator("database_url", "broker_url")
+    @classmethod
+    def _usable_url(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        # imported here, or every command would wait for SQLAlchemy and Redis before it starts
+        from foundation.broker import check_broker_url
+        from foundation.database import check_database_url
+
+        url = value.get_secret_value().strip()
+        check = check_broker_url if info.field_name == "broker_url" else check_database_url
+        check(url)
+        return SecretStr(url)
 
     @field_validator("webhook_secrets")
     @classmethod
@@ -98,10 +130,8 @@ class Settings(BaseSettings):
 
     @field_validator("api_token", "operator_token")
     @classmethod
-    def _not_empty(cls, value: SecretStr) -> SecretStr:
-        if len(value.get_secret_value()) < 16:
-            raise ValueError("expected at least 16 characters")
-        return value
+    def _usable_token(cls, value: SecretStr) -> SecretStr:
+        return SecretStr(usable_token(value.get_secret_value()))
 
     @field_validator("log_level")
     @classmethod
@@ -117,8 +147,17 @@ class Settings(BaseSettings):
     def load(cls, data_dir: Path | None = None) -> Self:
         """Read the environment, and beneath it the one-machine stack's file if there is one."""
         stack_file = (data_dir or default_data_dir()) / STACK_FILE
+        return cls._read(lambda: cls(_env_file=stack_file if stack_file.exists() else None))
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Self:
+        """Read the environment of a process that is about to be started."""
+        return cls._read(lambda: settings_in(cls, environment))
+
+    @classmethod
+    def _read(cls, read: Callable[[], Self]) -> Self:
         try:
-            return cls(_env_file=stack_file if stack_file.exists() else None)
+            return read()
         except ValidationError as exc:
             raise SettingsError(_explain(exc)) from None
         except UnreadableSettingError as exc:  # its cause holds the value
@@ -141,6 +180,12 @@ def default_data_dir() -> Path:
     return Where().data_dir
 
 
+def misspelt_variables(environment: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the variables that look like settings of ours but are none, each with the name nearest to it."""
+    known = variables_of(Settings) | STACK_VARIABLES
+    return unknown_variables(environment, prefix=PREFIX, known=known, not_ours=["GANGWAY_ENGINE_"])
+
+
 def _check_webhook_secret(source: str, secret: SecretStr) -> None:
     """Strictly: the library passes over characters that are no base64, and would use another secret."""
     encoded = secret.get_secret_value().removeprefix("whsec_").rstrip("=")
@@ -148,8 +193,8 @@ def _check_webhook_secret(source: str, secret: SecretStr) -> None:
         decoded = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except ValueError:
         decoded = b""
-    if not decoded:
-        raise ValueError(f"source {source!r}: expected whsec_ followed by base64")
+    if len(decoded) not in WEBHOOK_SECRET_BYTES:
+        raise ValueError(f"source {source!r}: expected whsec_ followed by the base64 of 24 to 64 bytes")
 
 
 def _explain(exc: ValidationError) -> str:

@@ -14,6 +14,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from engine.providers.catalogue import RateLimit
+from foundation.broker import redis_client
 
 SLACK: Final = 1.001
 """Two clocks need not be equally fast; the provider's may be the faster one by a thousandth."""
@@ -97,7 +98,7 @@ class Pace:
 
     @classmethod
     def on_redis(cls, url: str) -> "Pace":
-        return cls(Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=1.0))
+        return cls(redis_client(url, read_timeout_s=2.0))
 
     def wait_s(
         self,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.schema import MIGRATIONS, SchemaError, open_database
-from engine.settings import Settings, SettingsError
+from engine.settings import Settings, SettingsError, misspelt_variables
 from engine.tables import Row
 from foundation.database import Database
 from foundation.migrations import differences, is_current
@@ -39,11 +39,38 @@ def test_settings(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
+    "text", ["first-token-of-two\n", " first-token-of-two ,\n", '["first-token-of-two\\n"]\n']
+)
+def test_space_around_tokens_is_no_part_of_them(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Secrets come from files, and files end in a newline."""
+    monkeypatch.setenv("GANGWAY_ENGINE_TOKENS", text)
+
+    (token,) = Settings.from_environment().tokens
+
+    assert token.get_secret_value() == "first-token-of-two"
+
+
+def test_misspelt_settings_are_noticed(environment: dict[str, str]) -> None:
+    """With the name that was probably meant; nested settings and the stack's port are known."""
+    given = {**environment, "GANGWAY_ENGINE_TOKEN": "x", "GANGWAY_ENGINE_PORT": "1", "GANGWAY_LEASES": "1"}
+
+    assert misspelt_variables(given) == {"GANGWAY_ENGINE_TOKEN": "GANGWAY_ENGINE_TOKENS"}
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("GANGWAY_ENGINE_DATABASE_URL", None),
         ("GANGWAY_ENGINE_BROKER_URL", "amqp://guest:hunter2@somewhere"),
+        ("GANGWAY_ENGINE_DATABASE_URL", "mysql://guest:hunter2@somewhere/name"),
+        ("GANGWAY_ENGINE_DATABASE_URL", "/hunter2/engine.db"),
         ("GANGWAY_ENGINE_TOKENS", "hunter2"),
+        ("GANGWAY_ENGINE_TOKENS", "hunter2-hunter2-hunter2 hunter2"),
+        ("GANGWAY_ENGINE_TOKENS", "hunter2-hunter2-hunter2-ü"),
+        ("GANGWAY_ENGINE_TOKENS", '["hunter2-hunter2,hunter2-hunter2"]'),
+        ("GANGWAY_ENGINE_TOKENS", "hunter2:hunter2-hunter2-hunter2"),
         ("GANGWAY_ENGINE_TOKENS", '["hunter2'),
         ("GANGWAY_ENGINE_REQUEST_DEADLINE_S", "-1"),
     ],

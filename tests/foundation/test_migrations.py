@@ -1,11 +1,15 @@
 """Migrations: they say the same as the models, and any number of processes may apply them at once."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from foundation.database import Database
@@ -97,3 +101,56 @@ def test_failed_migration_leaves_nothing(empty: Database) -> None:
 
     assert tables(empty) == {"attempt"}
     assert not is_current(empty, MIGRATIONS)
+
+
+def stamp(database: Database, revision: str) -> None:
+    """Write down a revision as a migration does."""
+    with database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+
+
+def test_a_schema_of_the_next_release_is_current(database: Database) -> None:
+    """Processes of this release go on, and may start again, after the next one has migrated."""
+    stamp(database, "9999_of_the_next_release")
+
+    assert is_current(database, MIGRATIONS)
+    upgrade(database, MIGRATIONS)  # its own `migrate`, after a step back, has nothing to do
+
+    assert is_current(database, MIGRATIONS)
+    with database.read() as session:
+        stamped = session.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+    assert stamped == "9999_of_the_next_release"
+    stamp(database, heads(MIGRATIONS))
+
+
+def test_a_schema_of_an_earlier_release_is_not(database: Database, tmp_path: Path) -> None:
+    """A revision that this code knows, and has moved on from, is not enough."""
+    scripts = tmp_path / "migrations"
+    shutil.copytree(MIGRATIONS, scripts)
+    last = heads(MIGRATIONS)
+    (scripts / "versions" / "next.py").write_text(
+        f'revision = "next"\ndown_revision = "{last}"\n\n\ndef upgrade() -> None:\n    pass\n'
+    )
+
+    assert not is_current(database, scripts)
+    upgrade(database, scripts)
+
+    assert is_current(database, scripts)
+    assert is_current(database, MIGRATIONS)
+    stamp(database, last)
+
+
+def test_asking_waits_for_no_writer(database: Database) -> None:
+    """Probes keep nobody from writing, and get their answer while somebody does."""
+    with database.write() as session:
+        session.execute(text("DELETE FROM tenant"))
+
+        assert is_current(database, MIGRATIONS)
+
+
+def heads(scripts: Path) -> str:
+    config = Config()
+    config.set_main_option("script_location", str(scripts))
+    config.set_main_option("path_separator", "os")
+    (head,) = ScriptDirectory.from_config(config).get_heads()
+    return head

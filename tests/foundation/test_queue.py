@@ -1,12 +1,15 @@
 """The queue's settings: nothing waits for ever, nothing relies on the broker's memory."""
 
+import ssl
+
 import pytest
 from celery import Celery
+from redis.connection import SSLConnection
 
 from foundation.queue import MAX_COUNTDOWN_S, VISIBILITY_TIMEOUT_S, Role, celery_settings
 
 REDIS = "redis://127.0.0.1:6379/0"
-RABBITMQ = "amqp://guest:guest@127.0.0.1//"
+REDIS_OVER_TLS = "rediss://127.0.0.1:6380/0"
 ROLES = list(Role)
 
 
@@ -15,7 +18,7 @@ def settings(url: str = REDIS, role: Role = Role.CONSUMER) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("url", [REDIS, RABBITMQ])
+@pytest.mark.parametrize("url", [REDIS, REDIS_OVER_TLS])
 def test_messages_are_json_and_nothing_is_kept(url: str, role: Role) -> None:
     """Only JSON is read or written and no result is stored, where it could be seen or could grow."""
     found = settings(url, role)
@@ -37,7 +40,7 @@ def test_unacknowledged_work_comes_back(role: Role) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("url", [REDIS, "rediss://h/0", "redis+socket:///run/redis.sock"])
+@pytest.mark.parametrize("url", [REDIS, REDIS_OVER_TLS])
 def test_every_wait_for_redis_is_bounded(url: str, role: Role) -> None:
     """A half-open connection cannot block a process: connecting and reading both time out."""
     transport = settings(url, role)["broker_transport_options"]
@@ -71,9 +74,24 @@ def test_countdowns_stay_far_below_the_visibility_timeout() -> None:
     assert MAX_COUNTDOWN_S * 5 <= VISIBILITY_TIMEOUT_S
 
 
-def test_rabbitmq_confirms_publication() -> None:
-    """On RabbitMQ, which has no visibility timeout, a publication is confirmed."""
-    assert settings(RABBITMQ)["broker_transport_options"] == {"confirm_publish": True}
+@pytest.mark.parametrize(
+    ("url", "verified"),
+    [
+        (REDIS_OVER_TLS, True),
+        (f"{REDIS_OVER_TLS}?ssl_ca_certs=/ca.pem", True),
+        (f"{REDIS_OVER_TLS}?ssl_cert_reqs=CERT_REQUIRED", True),
+        (f"{REDIS_OVER_TLS}?ssl_cert_reqs=CERT_NONE", False),
+        (f"{REDIS_OVER_TLS}?ssl_cert_reqs=none", False),
+    ],
+)
+def test_certificates_are_verified_unless_the_url_says_otherwise(url: str, verified: bool) -> None:
+    """Celery connects with the rule that a plain Redis client has."""
+    app = Celery(set_as_current=False)
+    app.conf.update(settings(url))
+
+    tls = app.connection_for_write().ssl
+
+    assert SSLConnection(**tls).cert_reqs == (ssl.CERT_REQUIRED if verified else ssl.CERT_NONE)
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -5,9 +5,9 @@ from datetime import timedelta
 import fakeredis
 import pytest
 import redis
+from worker.gate import KEY, RedisGate
 
 from worker.errors import PausedError
-from worker.gate import KEY, OpenGate, RedisGate, gate_for
 
 
 @pytest.fixture
@@ -70,21 +70,4 @@ def test_without_redis_the_gate_is_open() -> None:
     gate = RedisGate(BrokenRedis())  # type: ignore[arg-type]
 
     gate.pause(timedelta(seconds=30))
-    gate.check()
-
-
-@pytest.mark.parametrize(
-    ("url", "kind"),
-    [("redis://h/0", RedisGate), ("rediss://h/0", RedisGate), ("amqp://h//", OpenGate)],
-)
-def test_gate_fits_the_broker(url: str, kind: type) -> None:
-    """Only a Redis broker can carry the shared pause."""
-    assert type(gate_for(url)) is kind
-
-
-def test_open_gate_never_closes() -> None:
-    """Beside another broker every worker learns of a 429 by itself."""
-    gate = OpenGate()
-
-    gate.pause(timedelta(days=1))
     gate.check()

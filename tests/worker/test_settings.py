@@ -1,5 +1,6 @@
 """Settings: what is missing or wrong is named, what is secret is never shown."""
 
+import base64
 import json
 import os
 from pathlib import Path
@@ -7,10 +8,16 @@ from pathlib import Path
 import pytest
 
 from foundation.vault import generate_key
-from worker.settings import Settings, SettingsError
+from worker.settings import Settings, SettingsError, misspelt_variables
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 CANARY = "c4nary-" * 5
+
+
+def whsec(size: int) -> str:
+    return f"whsec_{base64.b64encode(b'x' * size).decode()}"
+
+
 GOOD = {
     "GANGWAY_DATABASE_URL": "sqlite:///x.db",
     "GANGWAY_BROKER_URL": "redis://127.0.0.1/0",
@@ -81,6 +88,22 @@ WRONG = {
     "no secret for a source": ("GANGWAY_WEBHOOK_SECRETS", '{"app": []}', "'app' has no secret"),
     "secret malformed": ("GANGWAY_WEBHOOK_SECRETS", json.dumps({"app": [CANARY + "!"]}), "base64"),
     "secret as source": ("GANGWAY_WEBHOOK_SECRETS", json.dumps({SECRET: ["app!"]}), "base64"),
+    "secret too short": ("GANGWAY_WEBHOOK_SECRETS", '{"app": ["whsec_abc"]}', "24 to 64 bytes"),
+    "secret of 23 bytes": ("GANGWAY_WEBHOOK_SECRETS", json.dumps({"app": [whsec(23)]}), "24 to 64 bytes"),
+    "secret of 65 bytes": ("GANGWAY_WEBHOOK_SECRETS", json.dumps({"app": [whsec(65)]}), "24 to 64 bytes"),
+    "token with a comma": ("GANGWAY_OPERATOR_TOKEN", f"{CANARY},{CANARY}", "without comma"),
+    "token that begins with a comma": ("GANGWAY_OPERATOR_TOKEN", f",{CANARY}", "without comma"),
+    "token with a colon": ("GANGWAY_OPERATOR_TOKEN", f"{CANARY}:{CANARY}", "without comma"),
+    "token with a space": ("GANGWAY_API_TOKEN", f"{CANARY} {CANARY}", "without comma"),
+    "token in two lines": ("GANGWAY_API_TOKEN", f"{CANARY}\n{CANARY}", "without comma"),
+    "token with an umlaut": ("GANGWAY_API_TOKEN", f"{CANARY}ü", "ASCII"),
+    "database of another kind": ("GANGWAY_DATABASE_URL", f"mysql://u:{CANARY}@h/name", "sqlite:///"),
+    "database by its path": ("GANGWAY_DATABASE_URL", f"/var/lib/{CANARY}.db", "sqlite:///"),
+    "broker of another kind": ("GANGWAY_BROKER_URL", f"amqp://u:{CANARY}@h//", "redis://"),
+    "port too large": ("GANGWAY_API_URL", "http://h:99999", "http://"),
+    "URL without a host": ("GANGWAY_API_URL", "http:///v1", "http://"),
+    "token in the open": ("GANGWAY_API_URL", "http://api.example.com", "GANGWAY_ALLOW_PLAIN_HTTP"),
+    "token in the open, by address": ("GANGWAY_API_URL", "http://192.0.2.7:8700", "https://"),
     "key without id": ("GANGWAY_VAULT_KEYS", CANARY, "id:base64"),
     "keys empty": ("GANGWAY_VAULT_KEYS", "", "at least one"),
     "lease of zero": ("GANGWAY_LEASE_S", "0", "GANGWAY_LEASE_S"),
@@ -103,6 +126,85 @@ def test_wrong_setting_is_named_and_not_shown(
     assert name in found
     assert said in found
     assert not [secret for secret in (SECRET, "c4nary") if secret in found]
+
+
+@pytest.mark.parametrize("size", [24, 32, 64])
+def test_webhook_secrets_have_the_size_of_the_standard(given: pytest.MonkeyPatch, size: int) -> None:
+    """Standard Webhooks asks for 24 to 64 bytes."""
+    given.setenv("GANGWAY_WEBHOOK_SECRETS", json.dumps({"app": [whsec(size)]}))
+
+    assert Settings.load().webhook_secrets["app"][0].get_secret_value() == whsec(size)
+
+
+SINGLE = ("GANGWAY_API_TOKEN", "GANGWAY_OPERATOR_TOKEN", "GANGWAY_DATABASE_URL", "GANGWAY_BROKER_URL")
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_newline_at_the_end_is_no_part_of_a_value(given: pytest.MonkeyPatch, name: str) -> None:
+    """Secrets come from files, and files end in a newline."""
+    given.setenv(name, f"{GOOD[name]}\n")
+
+    found = getattr(Settings.load(), name.removeprefix("GANGWAY_").lower())
+
+    assert found.get_secret_value() == GOOD[name]
+
+
+PRIVATE = [
+    "http://127.0.0.1:8700",
+    "http://[::1]:8700",
+    "http://localhost",
+    "http://engine-web:8700",
+    "http://engine.gangway.svc.cluster.local",
+    "https://api.example.com",
+]
+
+
+@pytest.mark.parametrize("url", PRIVATE)
+def test_a_token_may_travel_where_nobody_listens(given: pytest.MonkeyPatch, url: str) -> None:
+    """Unencrypted on this machine and within a private network, encrypted everywhere."""
+    given.setenv("GANGWAY_API_URL", url)
+
+    assert Settings.load().api_url == url
+
+
+def test_an_operator_may_allow_plain_http(given: pytest.MonkeyPatch) -> None:
+    """Somebody who knows the network better can say so."""
+    given.setenv("GANGWAY_API_URL", "http://api.example.com")
+    given.setenv("GANGWAY_ALLOW_PLAIN_HTTP", "true")
+
+    assert Settings.load().api_url == "http://api.example.com"
+
+
+def test_settings_of_another_process_can_be_read(given: pytest.MonkeyPatch) -> None:
+    """Its environment decides, JSON included."""
+    settings = Settings.of({**GOOD, "GANGWAY_WEBHOOK_SECRETS": json.dumps({"shop": [SECRET]})})
+
+    assert list(settings.webhook_secrets) == ["shop"]
+    with pytest.raises(SettingsError, match="GANGWAY_API_TOKEN"):
+        Settings.of({**GOOD, "GANGWAY_API_TOKEN": "short"})
+
+
+def test_misspelt_settings_are_noticed() -> None:
+    """With the name that was probably meant; what others read is none of them."""
+    environment = {
+        **GOOD,
+        "GANGWAY_LEASES": "3",
+        "GANGWAY_OPERATR_TOKEN": "x",
+        "GANGWAY_WEB_PORT": "8600",
+        "GANGWAY_REDIS_PASSWORD": "x",
+        "GANGWAY_ENGINE_TOKENS": "x",
+        "GANGWAY_XYZZY": "1",
+        "GANGWAY_WEB_SERVICE_HOST": "10.43.0.7",
+        "GANGWAY_WEB_SERVICE_PORT_HTTP": "8600",
+        "GANGWAY_WEB_PORT_8600_TCP_ADDR": "10.43.0.7",
+        "HOME": "/",
+    }
+
+    assert misspelt_variables(environment) == {
+        "GANGWAY_LEASES": "GANGWAY_LEASE_S",
+        "GANGWAY_OPERATR_TOKEN": "GANGWAY_OPERATOR_TOKEN",
+        "GANGWAY_XYZZY": None,
+    }
 
 
 @pytest.mark.parametrize("url", ["http://h", "http://h/", "http://h/v1", "http://h/v1/"])

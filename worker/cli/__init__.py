@@ -5,6 +5,7 @@ import sys
 import typer
 
 from worker.cli import operate, services, stack
+from worker.plans import PlansError
 from worker.settings import SettingsError
 
 app = typer.Typer(
@@ -28,7 +29,8 @@ app.command()(operate.send)
 
 
 def main() -> None:
+    """Run a command. What an operator has to mend ends it in a few words, without a traceback."""
     try:
         app()
-    except SettingsError as exc:
+    except (PlansError, SettingsError) as exc:
         sys.exit(str(exc))

@@ -6,12 +6,23 @@ Imports wait until a command needs them, so that every command starts, and can b
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Final
 
+import structlog
 import typer
 
 if TYPE_CHECKING:
     from worker.settings import Settings
+
+FLOWER_OPTIONS: Final = (
+    "--max_tasks=10000",
+    "--max_workers=500",
+    "--purge_offline_workers=300",  # each start of a worker is a new one to Flower: its name holds the pid
+    "--logging=warning",
+)
+log = structlog.get_logger(__name__)
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
@@ -23,9 +34,10 @@ def migrate() -> None:
     from foundation.migrations import upgrade
     from models import MIGRATIONS
 
-    current = _prepared("migrate", needs_schema=False)
+    current = _prepared("migrate", needs_schema=False, needs_plans=False)
     database = Database(current.database_url.get_secret_value())
-    upgrade(database, MIGRATIONS)
+    with _told_plainly():
+        upgrade(database, MIGRATIONS)
     database.dispose()
     typer.echo("The database schema is up to date.")
 
@@ -80,7 +92,7 @@ def beat() -> None:
     from foundation.queue import Role
     from worker.app import configure
 
-    current = _prepared("beat")
+    current = _prepared("beat", needs_plans=False)
     app = configure(current, Role.CONSUMER)
     # in memory: the timetable is in the code, and a file would be one more lock to leave behind
     app.start(["--quiet", "beat", "--scheduler=celery.beat:Scheduler", "--loglevel=WARNING", "--pidfile="])
@@ -91,23 +103,52 @@ def flower(host: Host = "127.0.0.1", port: Port = 5555) -> None:
     from foundation.queue import Role
     from worker.app import configure
 
-    current = _prepared("flower")
-    # by the environment, since a command line can be read by every user of the machine
-    os.environ["FLOWER_BASIC_AUTH"] = f"operator:{current.operator_token.get_secret_value()}"
+    current = _prepared("flower", needs_plans=False)
+    _use_login(os.environ, current.operator_token.get_secret_value())
     app = configure(current, Role.CONSUMER)
-    app.start(["flower", f"--address={host}", f"--port={port}", "--max_tasks=10000", "--logging=warning"])
+    app.start(["flower", f"--address={host}", f"--port={port}", *FLOWER_OPTIONS])
 
 
-def _prepared(service: str, *, needs_schema: bool = True) -> "Settings":
-    """Settings read and logs set up; without a current schema there is nothing to do but say so."""
+def _use_login(environment: MutableMapping[str, str], password: str) -> None:
+    """Give Flower its login by the environment, since every user of the machine can read a command line.
+
+    Flower takes options from all variables that begin with its name. Kubernetes sets some of that name for
+    any service called `flower`, so there are none but ours.
+    """
+    for name in [name for name in environment if name.startswith("FLOWER_")]:
+        del environment[name]
+    environment["FLOWER_BASIC_AUTH"] = f"operator:{password}"
+
+
+def _prepared(service: str, *, needs_schema: bool = True, needs_plans: bool = True) -> "Settings":
+    """Read the settings, set up the logs, and refuse to start where the work could not be done."""
+    from foundation.environment import warning_of
     from foundation.logs import configure_logs
-    from worker.settings import settings
+    from worker.plans import Plans
+    from worker.settings import misspelt_variables, settings
 
     current = settings()
     configure_logs(current.log_level, service=service)
+    for name, nearest in misspelt_variables(os.environ).items():
+        log.warning("setting.unknown", name=name, reason=warning_of(name, nearest))
+    if needs_plans:
+        Plans.load(current.plans_file)
     if needs_schema:
         _check_schema(current)
     return current
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    """End the process in one sentence if the database cannot be reached; a traceback would hide it."""
+    from sqlalchemy.exc import OperationalError
+
+    from worker.redaction import redact
+
+    try:
+        yield
+    except OperationalError as exc:
+        sys.exit(f"The database cannot be used: {redact(str(exc.orig))}")
 
 
 def _check_schema(current: "Settings") -> None:
@@ -116,7 +157,8 @@ def _check_schema(current: "Settings") -> None:
     from models import MIGRATIONS
 
     database = Database(current.database_url.get_secret_value())
-    current_schema = is_current(database, MIGRATIONS)
+    with _told_plainly():
+        current_schema = is_current(database, MIGRATIONS)
     database.dispose()
     if not current_schema:
         sys.exit("The database schema is not up to date: run `gangway migrate` first.")

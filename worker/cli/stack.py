@@ -12,10 +12,18 @@ from worker.settings import default_data_dir
 DataDir = Annotated[
     Path | None, typer.Option(help="Where state, secrets and logs live.", show_default=".gangway")
 ]
-WebPort = Annotated[int | None, typer.Option(envvar="GANGWAY_WEB_PORT", help="Port of the intake.")]
-EnginePort = Annotated[int | None, typer.Option(envvar="GANGWAY_ENGINE_PORT", help="Port of the engine.")]
-FlowerPort = Annotated[int | None, typer.Option(envvar="GANGWAY_FLOWER_PORT", help="Port of Flower.")]
-RedisPort = Annotated[int | None, typer.Option(envvar="GANGWAY_REDIS_PORT", help="Port of the broker.")]
+WebPort = Annotated[
+    int | None, typer.Option(envvar="GANGWAY_WEB_PORT", min=1, max=65535, help="Port of the intake.")
+]
+EnginePort = Annotated[
+    int | None, typer.Option(envvar="GANGWAY_ENGINE_PORT", min=1, max=65535, help="Port of the engine.")
+]
+FlowerPort = Annotated[
+    int | None, typer.Option(envvar="GANGWAY_FLOWER_PORT", min=1, max=65535, help="Port of Flower.")
+]
+RedisPort = Annotated[
+    int | None, typer.Option(envvar="GANGWAY_REDIS_PORT", min=1, max=65535, help="Port of the broker.")
+]
 Ports = Annotated[
     str | None, typer.Option(help="`auto` chooses free ports once and keeps them.", metavar="auto")
 ]

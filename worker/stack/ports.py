@@ -1,6 +1,7 @@
 """Which ports the servers of this machine listen on: asked for, remembered, by default, or free ones."""
 
 import asyncio
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -9,6 +10,7 @@ from worker.stack.errors import StackError
 from worker.supervisor import HOST
 
 DEFAULT_PORTS: Final[Mapping[str, int]] = {"web": 8600, "engine": 8700, "flower": 5555, "redis": 6390}
+PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
 PATIENCE_S: Final = 2.0
 RETRY_S: Final = 0.1
 
@@ -19,10 +21,9 @@ def port_variable(service: str) -> str:
 
 def remembered_ports(variables: Mapping[str, str]) -> dict[str, int]:
     """The ports that an earlier run wrote down."""
+    found = {service: variables.get(port_variable(service), "") for service in DEFAULT_PORTS}
     return {
-        service: int(variables[port_variable(service)])
-        for service in DEFAULT_PORTS
-        if variables.get(port_variable(service), "").isdigit()
+        service: int(text) for service, text in found.items() if PORT.fullmatch(text) and int(text) < 65536
     }
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from worker.settings import STACK_FILE
 from worker.stack.board import show
+from worker.stack.checks import checked
 from worker.stack.configuration import Configuration, configure, forget
 from worker.stack.envfile import read_env_file, write_env_file
 from worker.stack.errors import StackError
@@ -69,6 +70,8 @@ async def running(
             scope.servers, asked=ports, remembered=remembered_ports(remembered), automatic=automatic
         )
         config = configure(data_dir, scope, environment=environment, remembered=remembered, ports=chosen)
+        for warning in checked(config):
+            report(warning)
         write_env_file(config.env_file, config.kept)
         specs = [*beside, *processes(config)]
         async with Supervisor(specs, logs=config.logs, report=report) as supervisor:

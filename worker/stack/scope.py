@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from worker.stack.errors import StackError
 
-REDIS_SCHEMES: Final = ("redis://", "rediss://")
 Environment = Mapping[str, str]
 
 
@@ -32,19 +30,9 @@ def stack_scope(environment: Environment) -> Scope:
         raise StackError("GANGWAY_API_URL is set: set GANGWAY_API_TOKEN to a token of that API as well.")
     if engine and "GANGWAY_ENGINE_TOKENS" in environment and "GANGWAY_API_TOKEN" not in environment:
         raise StackError("GANGWAY_ENGINE_TOKENS is set: set GANGWAY_API_TOKEN to one of them as well.")
-    own_broker = "GANGWAY_BROKER_URL" not in environment
-    return Scope(
-        worker=True, engine=engine, redis=own_broker or (engine and _engine_lacks_redis(environment))
-    )
+    return Scope(worker=True, engine=engine, redis="GANGWAY_BROKER_URL" not in environment)
 
 
 def engine_scope(environment: Environment) -> Scope:
     """The engine alone."""
     return Scope(worker=False, engine=True, redis="GANGWAY_ENGINE_BROKER_URL" not in environment)
-
-
-def _engine_lacks_redis(environment: Environment) -> bool:
-    """The engine keeps rate limits in Redis, so the worker's broker will do for it only if it is one."""
-    return "GANGWAY_ENGINE_BROKER_URL" not in environment and not environment[
-        "GANGWAY_BROKER_URL"
-    ].startswith(REDIS_SCHEMES)

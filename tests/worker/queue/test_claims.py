@@ -8,13 +8,13 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlmodel import select
+from worker.rows.claims import ClaimLostError, claim, note_intent, renew
+from worker.steps.verdict import Claim, RetryPolicy
 
 from foundation.database import Database
 from models import Connection, State, Step
 from models.lifecycle import next_step
 from tests.support.rows import LONG_AGO, NOW, a_connection, a_tenant, add, added, all_of, stored
-from worker.rows.claims import ClaimLostError, claim, note_intent, renew
-from worker.steps.verdict import Claim, RetryPolicy
 
 LEASE = timedelta(seconds=10)
 POLICY = RetryPolicy(max_attempts=3, parked_pace=timedelta(minutes=15))

@@ -7,12 +7,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from worker.rows.due import PER_SWEEP, PER_TENANT, DueRows, take_due
 
 from foundation.database import Database
 from models import State, Step
 from models.lifecycle import next_step
 from tests.support.rows import NOW, a_connection, a_tenant, added, stored
-from worker.rows.due import PER_SWEEP, PER_TENANT, DueRows, take_due
 
 HINT = timedelta(seconds=5)
 PAST = NOW - timedelta(seconds=1)

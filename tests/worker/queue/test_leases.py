@@ -8,11 +8,11 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy.exc import OperationalError
-
-from tests.support.rows import a_claim, a_connection, a_tenant
 from worker.rows import leases
 from worker.rows.leases import LeaseKeeper
 from worker.steps.verdict import Claim
+
+from tests.support.rows import a_claim, a_connection, a_tenant
 
 WAIT_S = 10
 

@@ -4,14 +4,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-
-from foundation.database import Database
-from models import Attempt, AttemptOutcome, Connection, State, Step, Tenant, Transition
-from tests.support.rows import NOW, a_tenant, add, added, all_of, stored
 from worker.rows.claims import claim
 from worker.rows.record import HINT_GRACE, RETRY_GRACE, Recorded, record
 from worker.rows.wishes import heed
 from worker.steps.verdict import Claim, Problem, RetryPolicy, Verdict
+
+from foundation.database import Database
+from models import Attempt, AttemptOutcome, Connection, State, Step, Tenant, Transition
+from tests.support.rows import NOW, a_tenant, add, added, all_of, stored
 
 POLICY = RetryPolicy(max_attempts=3, parked_pace=timedelta(minutes=15))
 LATER = NOW + timedelta(seconds=2)

@@ -16,11 +16,6 @@ def test_a_given_broker_is_used_by_both() -> None:
     assert not stack_scope({"GANGWAY_BROKER_URL": "redis://broker/0"}).redis
 
 
-def test_the_engine_needs_a_redis() -> None:
-    """With RabbitMQ as the worker's broker a Redis still runs, for the engine's rate limits."""
-    assert stack_scope({"GANGWAY_BROKER_URL": "amqp://broker"}).redis
-
-
 def test_a_given_api_replaces_the_engine() -> None:
     """With another Management API there is no engine, but the worker's broker remains."""
     scope = stack_scope({"GANGWAY_API_URL": "https://api.example", "GANGWAY_API_TOKEN": "t" * 16})
