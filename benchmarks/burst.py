@@ -32,7 +32,7 @@ from sqlalchemy import DateTime, Engine, column, create_engine, func, select, ta
 
 from benchmarks.load import Sent, send, signups
 from benchmarks.sides import SIDES, Api, Running, Side, management_api, note
-from benchmarks.usage import cpu_seconds, until_quiet, used_between
+from benchmarks.usage import cpu_seconds, machine_cpu_seconds, until_quiet, used_between
 from tests.support.databases import KINDS, empty_database
 
 OURS: Final = "gangway"
@@ -53,6 +53,8 @@ class Figures:
     wall_s: float
     """From the first signup that is sent to the moment at which the last row says ready."""
     sending_s: float
+    refused: int
+    """Answers that asked the sender to come back later."""
     ack_p50_ms: float
     ack_p99_ms: float
     wait_p50_s: float
@@ -63,6 +65,8 @@ class Figures:
     requests_per_customer: float
     cpu_ms_per_customer: float
     """Of all processes but the Management API and the load generator."""
+    others_cores: float
+    """What else ran on this machine meanwhile: CPU as a share of one core. Compare quiet rounds."""
     cpu_ms_by_process: dict[str, float]
     requests: dict[str, int]
 
@@ -105,16 +109,17 @@ async def _burst(running: Running, api: Api, options: argparse.Namespace) -> Fig
     pids = {**running.pids, **api.pids}
     messages = signups(options.signups, running.webhook_secret)
     database = create_engine(running.database_url)
-    before, own_before = cpu_seconds(pids), time.process_time()
+    before, own_before, all_before = cpu_seconds(pids), time.process_time(), machine_cpu_seconds()
     began = time.monotonic()
     sent = await send(running.webhook_url, messages, options.connections)
     sending_s = time.monotonic() - began
     await _until_ready(database, options)
     wall_s = time.monotonic() - began
     used = used_between(before, cpu_seconds(pids)) | {LOAD: time.process_time() - own_before}
+    others_s = machine_cpu_seconds() - all_before - sum(used.values())
     rows = _rows(database)
     database.dispose()
-    return _figures(options, sent, rows, await _stats(api.url), used, wall_s, sending_s)
+    return _figures(options, sent, rows, await _stats(api.url), used, wall_s, sending_s, others_s)
 
 
 async def _until_ready(database: Engine, options: argparse.Namespace) -> None:
@@ -154,6 +159,7 @@ def _figures(
     used: Mapping[str, float],
     wall_s: float,
     sending_s: float,
+    others_s: float,
 ) -> Figures:
     count = options.signups
     backfills = {backfill["sync_id"]: backfill for backfill in stats["backfills"]}
@@ -165,6 +171,7 @@ def _figures(
         ready=len(ready_at),
         wall_s=wall_s,
         sending_s=sending_s,
+        refused=sent.refused,
         ack_p50_ms=1000 * quantile(acks, 0.50),
         ack_p99_ms=1000 * quantile(acks, 0.99),
         wait_p50_s=quantile(waits, 0.50),
@@ -173,6 +180,7 @@ def _figures(
         customers_with_two_syncs=sum(number > 1 for number in syncs_of.values()),
         requests_per_customer=sum(stats["requests"].values()) / count,
         cpu_ms_per_customer=1000 * sum(s for name, s in used.items() if name not in NOT_OURS) / count,
+        others_cores=others_s / wall_s,
         cpu_ms_by_process={name: 1000 * seconds / count for name, seconds in used.items()},
         requests=stats["requests"],
     )

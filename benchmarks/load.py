@@ -13,6 +13,7 @@ from worker.cli.sending import signed_headers
 from worker.demo.signups import Signup
 
 ACCEPTED: Final = 202
+COME_BACK_LATER: Final = (429, 503)
 PATIENCE: Final = aiohttp.ClientTimeout(total=60)
 
 
@@ -31,6 +32,9 @@ class Sent:
 
     at: dict[str, float] = field(default_factory=dict)
     ack_s: list[float] = field(default_factory=list)
+    """From the first try to the acceptance."""
+    refused: int = 0
+    """Answers that asked to come back later, as senders of webhooks do."""
 
 
 def signups(count: int, secret: str) -> list[Message]:
@@ -45,7 +49,7 @@ def _message(number: int, secret: str) -> Message:
 
 
 async def send(url: str, messages: Sequence[Message], connections: int) -> Sent:
-    """Post each message once, over so many connections; raises if one is not accepted."""
+    """Post each message until it is accepted, over so many connections; raises if one is turned down."""
     sent = Sent()
     waiting = iter(messages)
     connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=60)
@@ -55,11 +59,21 @@ async def send(url: str, messages: Sequence[Message], connections: int) -> Sent:
             for message in waiting:
                 sent.at[message.external_id] = time.time()
                 began = time.perf_counter()
-                async with session.post(url, data=message.body, headers=message.headers) as answer:
-                    text = await answer.text()
+                while (wait_s := await _post(session, url, message)) is not None:
+                    sent.refused += 1
+                    await asyncio.sleep(wait_s)
                 sent.ack_s.append(time.perf_counter() - began)
-                if answer.status != ACCEPTED:
-                    raise RuntimeError(f"{message.external_id}: {answer.status} {text[:200]}")
 
         await asyncio.gather(*(sender() for _ in range(connections)))
     return sent
+
+
+async def _post(session: aiohttp.ClientSession, url: str, message: Message) -> float | None:
+    """Send it once; returns how long to wait if it is to be sent again."""
+    async with session.post(url, data=message.body, headers=message.headers) as answer:
+        text = await answer.text()
+    if answer.status == ACCEPTED:
+        return None
+    if answer.status in COME_BACK_LATER:
+        return float(answer.headers.get("retry-after", "1"))
+    raise RuntimeError(f"{message.external_id}: {answer.status} {text[:200]}")

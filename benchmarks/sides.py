@@ -1,5 +1,6 @@
 """Those who do the job: Gangway's whole stack and its rival, each beside a Management API of its own."""
 
+import asyncio
 import base64
 import json
 import os
@@ -24,6 +25,7 @@ SCRIPT: Final = ROOT / "tests" / "peers" / "contract_api.py"
 TOKEN: Final = "benchmark-token-of-no-worth"  # noqa: S105  # of a server that lives as long as this command
 OF_THIS_CHECKOUT: Final = dict(os.environ) | {"PYTHONPATH": str(ROOT)}
 """So that the processes run the same code as the command, wherever the package is installed from."""
+START_WITHIN_S: Final = 120.0
 RIVAL_PROCESSES: Final = 2
 RIVAL_THREADS: Final = 16
 
@@ -62,7 +64,7 @@ async def management_api(home: Path, options: Sequence[str]) -> AsyncIterator[Ap
     ready = HttpOk(port, "/_double/stats?backfills=0")
     spec = ProcessSpec("api", argv, OF_THIS_CHECKOUT, ready=ready)
     async with Supervisor([spec], logs=home / "api", report=note) as supervisor:
-        await supervisor.all_ready()
+        await _up(supervisor)
         yield Api(f"http://{HOST}:{port}", supervisor.pids())
 
 
@@ -74,7 +76,7 @@ async def gangway(home: Path, api_url: str, database_url: str) -> AsyncIterator[
     environment |= {"GANGWAY_DATABASE_URL": database_url}
     scope = Scope(worker=True, engine=False, redis=True)
     async with running(home, scope, environment, automatic=True, report=note) as stack:
-        await stack.supervisor.all_ready()
+        await _up(stack.supervisor)
         yield Running(
             webhook_url=f"{stack.config.url_of('web')}/webhooks/app",
             webhook_secret=json.loads(stack.config.value_of("GANGWAY_WEBHOOK_SECRETS"))["app"][0],
@@ -116,7 +118,7 @@ async def _rival(
     redis = ProcessSpec("redis", (redis_server(), str(config)), environment, ready=TcpOpen(redis_port))
     specs = [redis, *_rival_processes(web_port, environment)]
     async with Supervisor(specs, logs=home / "logs", report=note) as supervisor:
-        await supervisor.all_ready()
+        await _up(supervisor)
         yield Running(f"http://{HOST}:{web_port}/webhooks/app", secret, database_url, pids=supervisor.pids())
 
 
@@ -139,6 +141,15 @@ SIDES: Final[Mapping[str, Side]] = {
     "dramatiq": dramatiq,
     "dramatiq-tuned": dramatiq_tuned,
 }
+
+
+async def _up(supervisor: Supervisor) -> None:
+    """Wait until every process is ready; raises when one does not come up."""
+    try:
+        async with asyncio.timeout(START_WITHIN_S):
+            await supervisor.all_ready()
+    except TimeoutError as exc:
+        raise RuntimeError(f"not ready in time: {', '.join(supervisor.not_ready())}") from exc
 
 
 def server_of(database_url: str) -> dict[str, int]:

@@ -20,6 +20,14 @@ def cpu_seconds(pids: Pids) -> dict[str, float]:
     return {name: sum(map(_cpu_s, _tree(pid, children))) for name, pid in pids.items()}
 
 
+def machine_cpu_seconds() -> float:
+    """CPU time so far of everything that runs on this machine."""
+    user, nice, system, _idle, _iowait, irq, softirq = map(
+        int, Path("/proc/stat").read_text().split(maxsplit=8)[1:8]
+    )
+    return (user + nice + system + irq + softirq) / TICKS
+
+
 def memory_mib(pids: Pids) -> dict[str, float]:
     """Resident memory now of each process and its descendants."""
     children = _children()

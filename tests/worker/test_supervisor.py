@@ -188,6 +188,7 @@ def test_a_killed_process_comes_back(tmp_path: Path) -> None:
             await supervisor.all_ready()
             before = supervisor.pid_of("web")
             assert before is not None
+            assert supervisor.pids() == {"web": before}
 
             os.kill(before, signal.SIGKILL)
             await eventually(lambda: supervisor.pid_of("web") not in {None, before})
