@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx
@@ -55,7 +57,7 @@ class ManagementApi:
             headers=_headers(token),
             timeout=TIMEOUT,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # an answer's cookie goes nowhere
-            transport=transport or AiohttpTransport(client=_session),
+            transport=transport or _transport(base_url),
         )
         self._slots = asyncio.Semaphore(MAX_CALLS)
         self._observe = observe
@@ -173,9 +175,19 @@ class ManagementApi:
         return Answer(response.status_code, response.headers, bytes(body))
 
 
+def _transport(base_url: str) -> AiohttpTransport:
+    """Through the environment's proxy for this URL, if it names one.
+
+    It is looked up once: left to aiohttp, every request would read the environment and a netrc file again.
+    """
+    url = urlsplit(base_url)
+    proxy = None if proxy_bypass(url.hostname or "") else getproxies().get(url.scheme)
+    return AiohttpTransport(client=_session, proxy=httpx.Proxy(proxy) if proxy else None)
+
+
 def _session() -> aiohttp.ClientSession:
     connector = aiohttp.TCPConnector(limit=MAX_CALLS, keepalive_timeout=KEEP_IDLE_S)
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=True)
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 
 def _containing(metadata: Mapping[str, JsonValue], found: list[M]) -> list[M]:
