@@ -62,7 +62,7 @@ class Call(Generic[T]):
     read: Callable[[object], T]
     body: Body | None = None
     params: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
     is_always_there: bool = False
     """Whether every API of this contract knows the path, so that a 404 means that this is not one."""
 

@@ -2,16 +2,14 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping, Set
+from collections.abc import AsyncIterable, Callable, Mapping, Set
 from contextlib import suppress
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx
-import structlog
 from httpx_aiohttp import AiohttpTransport
 from pydantic import JsonValue
 
@@ -19,13 +17,14 @@ from worker.errors import ApiRejectedError, ApiUnavailableError, NotFoundError, 
 from worker.management import calls
 from worker.management.calls import Answer, Body, Call
 from worker.management.changes import ChangesPage
+from worker.management.context import count_call
 from worker.management.shapes import RemoteCredential, RemoteStream, RemoteSync
-from worker.management.tally import count_call
 
 T = TypeVar("T")
 M = TypeVar("M", RemoteCredential, RemoteSync)
 
 TIMEOUT: Final = httpx.Timeout(10.0, connect=3.0)
+_EXTENSIONS: Final[dict[str, Any]] = {"timeout": TIMEOUT.as_dict()}
 DEADLINE_S: Final = 30.0
 """The longest that a call may take in all, however slowly its answer arrives."""
 LARGEST_ANSWER: Final = 64 * 1024 * 1024
@@ -52,13 +51,9 @@ class ManagementApi:
         deadline_s: float = DEADLINE_S,
         largest_answer: int = LARGEST_ANSWER,
     ) -> None:
-        self._http = httpx.AsyncClient(
-            base_url=base_url,
-            headers=_headers(token),
-            timeout=TIMEOUT,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # an answer's cookie goes nowhere
-            transport=transport or _transport(base_url),
-        )
+        self._base_url = base_url
+        self._headers = _headers(token)
+        self._transport = transport or _transport(base_url)
         self._slots = asyncio.Semaphore(MAX_CALLS)
         self._observe = observe
         self._deadline_s = deadline_s
@@ -130,7 +125,7 @@ class ManagementApi:
         return await self._send(calls.create_stream(slug))
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._transport.aclose()
 
     async def _page(self, stream_id: str, only: Set[str], cursor: str | None) -> "calls.ListPage[RemoteSync]":
         """A page; an API that refuses to be asked for pages is asked for the whole list from then on."""
@@ -147,7 +142,6 @@ class ManagementApi:
 
     async def _send(self, call: Call[T]) -> T:
         async with self._slots:
-            count_call()
             try:
                 async with asyncio.timeout(self._deadline_s):
                     answer = await self._exchange(call)
@@ -160,19 +154,29 @@ class ManagementApi:
         return calls.result(call, answer)
 
     async def _exchange(self, call: Call[T]) -> Answer:
-        request = self._http.build_request(
-            call.method, call.path, json=call.body, params=call.params or None, headers=_own_headers(call)
-        )
-        response = await self._http.send(request, stream=True)
+        """Straight to the transport: no redirects, no cookies, and a third of a client's cost per call."""
+        response = await self._transport.handle_async_request(self._request(call))
         try:
+            is_plain = "content-encoding" not in response.headers
+            chunks = response.stream if is_plain else response.aiter_bytes()
             body = bytearray()
-            async for chunk in response.aiter_bytes():
+            async for chunk in cast("AsyncIterable[bytes]", chunks):
                 body += chunk
                 if len(body) > self._largest_answer:
                     raise calls.too_large(call, self._largest_answer)
         finally:
             await response.aclose()
         return Answer(response.status_code, response.headers, bytes(body))
+
+    def _request(self, call: Call[T]) -> httpx.Request:
+        return httpx.Request(
+            call.method,
+            f"{self._base_url}{call.path}",
+            params=call.params or None,
+            headers=self._headers | call.headers | _request_id(),
+            json=call.body,
+            extensions=_EXTENSIONS,
+        )
 
 
 def _transport(base_url: str) -> AiohttpTransport:
@@ -196,10 +200,15 @@ def _containing(metadata: Mapping[str, JsonValue], found: list[M]) -> list[M]:
 
 
 def _headers(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}", "Accept": "application/json", "User-Agent": "gangway"}
+    return {
+        "Authorization": f"Bearer {token}",
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "User-Agent": "gangway",
+    }
 
 
-def _own_headers(call: Call[T]) -> Mapping[str, str]:
+def _request_id() -> dict[str, str]:
     """The correlation id that the log lines carry travels to the API too."""
-    correlation_id = structlog.contextvars.get_contextvars().get("correlation_id")
-    return {**call.headers, "X-Request-Id": str(correlation_id)} if correlation_id else call.headers
+    correlation_id = count_call()
+    return {"X-Request-Id": correlation_id} if correlation_id else {}

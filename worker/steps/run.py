@@ -24,7 +24,7 @@ from worker.errors import (
     RateLimitedError,
     UnusableAnswerError,
 )
-from worker.management.tally import CallTally, counting
+from worker.management.context import CallTally, on_behalf_of
 from worker.queue.claims import Batch, claim, note_intent
 from worker.queue.incidents import in_incident
 from worker.queue.record import Onward, Recorded, Result, record
@@ -164,8 +164,8 @@ class _Run:
         return [partial(self._call_one, claimed) for claimed in claims]
 
     async def _call_one(self, claimed: Claim, emit: Emit) -> None:
-        """One call with its log context; what the outside world does wrong becomes a verdict."""
-        with counting(self.tally), structlog.contextvars.bound_contextvars(**_context(claimed)):
+        """One call; what the outside world does wrong becomes a verdict."""
+        with on_behalf_of(self.tally, claimed.correlation_id):
             try:
                 self._check_limit()
                 verdict = await _CALLS[claimed.step](self, claimed)
@@ -178,7 +178,7 @@ class _Run:
 
     async def _poll_all(self, claims: Sequence[Claim], emit: Emit) -> None:
         """Read all syncs together and judge each; answers are recorded as they arrive."""
-        with counting(self.tally):
+        with on_behalf_of(self.tally):
             try:
                 async for answers in poll.read_syncs(claims, self.runtime.sizes, self.runtime.api):
                     emit([(claimed, self._judged(claimed, read)) for claimed, read in answers])
