@@ -109,14 +109,6 @@ def take_over_polls(
     return _loaded(session, Step.POLL, taken, now, task_id)
 
 
-def look_now(session: Session, ids: Collection[UUID], *, now: datetime) -> None:
-    """Have these connections' syncs read at once."""
-    mine = update(_work).where(
-        _work.c.lane == lane_of(Step.POLL), _work.c.step == Step.POLL, _work.c.connection_id.in_(ids)
-    )
-    session.execute(mine.values(due_at=now, turn_at=now, leased_until=None, fence=_work.c.fence + 1))
-
-
 def renew(database: Database, held: Mapping[Key, int], *, lease: timedelta) -> None:
     """Hold on to these rows for another lease; rows taken over by others are left alone."""
     with database.write() as session:
