@@ -102,15 +102,16 @@ def take_over_polls(
 
     Reading a sync has no effect at the API, so the reader loses nothing but its stale answer.
     """
+    polls = (
+        _work.c.lane == lane_of(Step.POLL),
+        _work.c.step == Step.POLL,
+        _work.c.connection_id.in_(ids),
+    )
     _lock_connections(session, ids)
-    taken = session.execute(_leasing(_locked_polls(session, ids)), {"until": now + lease}).all()
+    ordered = select(_work.c.connection_id).where(*polls).order_by(_work.c.connection_id)
+    session.execute(ordered.with_for_update()).all()
+    taken = session.execute(_leasing(update(_work).where(*polls)), {"until": now + lease}).all()
     return _loaded(session, Step.POLL, taken, now, task_id)
-
-
-def look_now(session: Session, ids: Collection[UUID], *, now: datetime) -> None:
-    """Have these connections' syncs read at once."""
-    mine = _locked_polls(session, ids)
-    session.execute(mine.values(due_at=now, turn_at=now, leased_until=None, fence=_work.c.fence + 1))
 
 
 def renew(database: Database, held: Mapping[Key, int], *, lease: timedelta) -> None:
@@ -246,18 +247,6 @@ def _lock_connections(session: Session, ids: Collection[UUID]) -> None:
     """Lock in the order that everyone keeps: connections by id, then their work."""
     mine = select(_connection.c.id).where(_connection.c.id.in_(ids)).order_by(_connection.c.id)
     session.execute(mine.with_for_update()).all()
-
-
-def _locked_polls(session: Session, ids: Collection[UUID]) -> Update:
-    """An update of these connections' polls, which are locked in the order of their ids."""
-    mine = (
-        _work.c.lane == lane_of(Step.POLL),
-        _work.c.step == Step.POLL,
-        _work.c.connection_id.in_(ids),
-    )
-    ordered = select(_work.c.connection_id).where(*mine).order_by(_work.c.connection_id)
-    session.execute(ordered.with_for_update()).all()
-    return update(_work).where(*mine)
 
 
 def _note_intents(session: Session, ids: Sequence[UUID], at: datetime) -> None:

@@ -11,7 +11,7 @@ import structlog
 from sqlmodel import Session
 
 from foundation.database import utc_now
-from models import Step
+from models import State, Step
 from models.lifecycle import WITH_SYNC
 from worker.errors import (
     ApiTokenError,
@@ -50,6 +50,8 @@ BATCH_OF_CALLS: Final = 50
 CALLS_PER_ROW: Final = {Step.CAPTURE: 2, Step.UPDATE: 2, Step.REMOVE: 4, Step.CREATE: 1}
 API_TROUBLE: Final = (ApiUnavailableError, ApiTokenError, UnusableAnswerError)
 """Failures that may be the API's, whoever the customer is: they open the breaker and end with it."""
+CALM: Final = frozenset({State.READY, State.PAUSED})
+"""States that a feed of changes watches alone."""
 NAMED_IN_LOG: Final = 100
 TROUBLE_CODES: Final = frozenset(error.code for error in API_TROUBLE)
 
@@ -180,10 +182,21 @@ class _Run:
         """Read all syncs together and judge each; answers are recorded as they arrive."""
         with on_behalf_of(self.tally):
             try:
+                claims, calm = self._told_by_the_feed(claims)
+                if calm:
+                    emit(calm)
                 async for answers in poll.read_syncs(claims, self.runtime.sizes, self.runtime.api):
                     emit([(claimed, self._judged(claimed, read)) for claimed, read in answers])
             except Exception as exc:  # noqa: BLE001  # as above; what was emitted before stays recorded
                 emit([(claimed, self._on_mistake(claimed, exc)) for claimed in claims])
+
+    def _told_by_the_feed(self, claims: Sequence[Claim]) -> tuple[list[Claim], list[Result]]:
+        """Those to be read, and quiet verdicts of those about which the feed would have told any change."""
+        if not self.is_followed:
+            return list(claims), []
+        quiet = Verdict(did="told by the feed", why="quiet", wait=None, is_eventful=False)
+        calm = [(c, quiet) for c in claims if c.state in CALM and c.error_code is None]
+        return [c for c in claims if c.state not in CALM or c.error_code is not None], calm
 
     def _check_limit(self) -> None:
         if self.limited is not None:
