@@ -1,16 +1,19 @@
 """The queue as a whole: counting what is due, and waking what an outage has parked."""
 
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
+import fakeredis
 import pytest
 from sqlmodel import col, select
 
-from foundation.database import Database
+from foundation.database import Database, utc_now
 from models import AttemptOutcome, Connection, Lane, State, Step, Tenant, Work
+from tests.support.remote import Remote, answers
 from tests.support.rows import LONG_AGO, NOW, a_connection, a_tenant, a_work, add, added, all_of, work_of
 from worker.policy import RetryPolicy
 from worker.queue import schedule
@@ -19,6 +22,8 @@ from worker.queue.record import record
 from worker.queue.schedule import due_counts, wake_parked, want_polls_again
 from worker.queue.turns import SPACING
 from worker.queue.verdict import Claim, Problem, Verdict
+from worker.runtime import Runtime
+from worker.steps.run import run_step
 
 CODES = ("api_unavailable", "api_token_rejected")
 MAX_ATTEMPTS = 3
@@ -248,3 +253,40 @@ def test_outage_with_many_rows_ends_in_fair_turns(database: Database) -> None:
 
     assert small <= {each.connection_id for each in first}
     assert len(first) == 20
+
+
+def test_only_the_end_of_an_outage_wakes_who_was_parked(
+    runtime: Runtime, remote: Remote, redis_server: fakeredis.FakeRedis
+) -> None:
+    """One tenant's calls always fail: others' successes, batch after batch, do not have them repeated.
+
+    Once the breaker was open for everybody, the success that closes it has them tried again, once.
+    """
+    bad = leaving(runtime, "sync_bad", attempts=runtime.settings.max_attempts - 1)
+    remote.before = answers(503, to="DELETE /v1/syncs/sync_bad")
+
+    def calls_after(batches: int) -> int:
+        for _ in range(batches):
+            for n in range(5):
+                leaving(runtime, f"sync_{n}")
+            run_step(runtime, Step.REMOVE)
+        return remote.count("DELETE /v1/syncs/sync_bad")
+
+    first = calls_after(1)
+    assert first >= 1
+    assert calls_after(5) == first
+    assert (work_of(runtime.database, bad).due_at or NOW) > utc_now() + timedelta(minutes=10)
+
+    began_at = time.time() - 60
+    redis_server.hset(
+        "gangway:api:breaker", mapping={"open_since": began_at, "probe_at": began_at, "probe_s": 2}
+    )
+    assert calls_after(1) == first  # the probe
+    redis_server.hdel("gangway:api:breaker", "closed_at")  # the ramp is over
+    assert calls_after(1) == 2 * first
+    assert calls_after(5) == 2 * first
+
+
+def leaving(runtime: Runtime, sync_id: str, **work: Any) -> Connection:
+    """A connection that is due to be removed, of a tenant of its own."""
+    return added(runtime.database, state=State.REMOVING, remote_sync_id=sync_id, work=work)
