@@ -1,4 +1,4 @@
-"""The engine's commands: `migrate`, `web`, `work`, `reseal`, and for operators `organisation` and `token`."""
+"""The engine's commands: to migrate, serve and work, and for operators."""
 
 import os
 import threading
@@ -14,6 +14,7 @@ from engine.access import AccessError
 from engine.operators import organisations, tokens
 from engine.schema import SchemaError, migrate, open_database
 from engine.settings import Settings, SettingsError, misspelt_variables
+from engine.sync_changes import restart_followers
 from foundation.database import Database
 from foundation.environment import warning_of
 from foundation.logs import configure_logs
@@ -80,6 +81,14 @@ def reseal_command() -> None:
     if lost:
         typer.echo(f"engine: {lost} open with none of the vault keys", err=True)
         raise typer.Exit(1)
+
+
+@app.command("restart-followers")
+def restart_followers_command() -> None:
+    """Have all who follow the changes of syncs begin again; to be run after a backup has been restored."""
+    database = open_database(_settings())
+    restart_followers(database)
+    database.dispose()
 
 
 class Server(uvicorn.Server):
