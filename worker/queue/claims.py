@@ -102,10 +102,8 @@ def take_over_polls(
 
     Reading a sync has no effect at the API, so the reader loses nothing but its stale answer.
     """
-    mine = update(_work).where(
-        _work.c.lane == lane_of(Step.POLL), _work.c.step == Step.POLL, _work.c.connection_id.in_(ids)
-    )
-    taken = session.execute(_leasing(mine), {"until": now + lease}).all()
+    _lock_connections(session, ids)
+    taken = session.execute(_leasing(_locked_polls(session, ids)), {"until": now + lease}).all()
     return _loaded(session, Step.POLL, taken, now, task_id)
 
 
@@ -123,6 +121,7 @@ def renew(database: Database, held: Mapping[Key, int], *, lease: timedelta) -> N
 def note_intent(database: Database, claimed: Claim) -> None:
     """Commit that a create is about to be sent again; raise if the row is no longer ours."""
     with database.write() as session:
+        _lock_connections(session, [claimed.connection_id])
         now = database.now(session)
         mine = select(_work.c.fence).where(
             _work.c.connection_id == claimed.connection_id,
@@ -148,11 +147,17 @@ _RENEW: Final = (
 
 @cache
 def _take(step: Step) -> Update:
-    """Rows whose turn has come, then the surplus that is due; each part is a range of an index."""
+    """Rows whose turn has come, then the surplus that is due; each part is a range of an index.
+
+    Rows that others have locked are left for the next claim. For a create that holds for the connection as
+    well, since the claim changes it: others lock connections before their work, and could wait for us.
+    """
+    rows = _work if step is not Step.CREATE else _work.join(_connection)
     now = bindparam("now", type_=_work.c.due_at.type)
     size = bindparam("size", type_=_work.c.fence.type)
     next_rows = (
         select(_work.c.connection_id)
+        .select_from(rows)
         .where(_work.c.step == step, _work.c.turn_at <= now)
         .order_by(_work.c.turn_at)
         .limit(size)
@@ -161,6 +166,7 @@ def _take(step: Step) -> Update:
     )
     surplus = (
         select(_work.c.connection_id)
+        .select_from(rows)
         .where(
             _work.c.step == step,
             _work.c.turn_at > _work.c.due_at,
@@ -230,6 +236,24 @@ _LOAD: Final = select(
 ).join_from(_connection, _tenant, _tenant.c.id == _connection.c.tenant_id)
 
 
+def _lock_connections(session: Session, ids: Collection[UUID]) -> None:
+    """Lock in the order that everyone keeps: connections by id, then their work."""
+    mine = select(_connection.c.id).where(_connection.c.id.in_(ids)).order_by(_connection.c.id)
+    session.execute(mine.with_for_update()).all()
+
+
+def _locked_polls(session: Session, ids: Collection[UUID]) -> Update:
+    """An update of these connections' polls, which are locked in the order of their ids."""
+    mine = (
+        _work.c.lane == lane_of(Step.POLL),
+        _work.c.step == Step.POLL,
+        _work.c.connection_id.in_(ids),
+    )
+    ordered = select(_work.c.connection_id).where(*mine).order_by(_work.c.connection_id)
+    session.execute(ordered.with_for_update()).all()
+    return update(_work).where(*mine)
+
+
 def _note_intents(session: Session, ids: Sequence[UUID], at: datetime) -> None:
     if ids:
         session.execute(update(_connection).where(_connection.c.id.in_(ids)).values(create_sent_at=at))
@@ -245,5 +269,7 @@ def _park(session: Session, step: Step, ids: Sequence[UUID], *, now: datetime, p
         "error_message": f"{policy.max_attempts} attempts in a row ended because their workers died",
         "error_advice": "Look for crashes or kills in the workers' logs; it is tried again slowly.",
     }
-    session.execute(update(_connection).where(_connection.c.id.in_(ids)).values(told))
+    # a connection that others have locked goes untold: waiting for it could block both
+    free = select(_connection.c.id).where(_connection.c.id.in_(ids)).with_for_update(skip_locked=True)
+    session.execute(update(_connection).where(_connection.c.id.in_(free)).values(told))
     log.error("connection.parked", step=step, connections=len(ids), reason="worker_died")

@@ -17,14 +17,21 @@ from models import Attempt, AttemptOutcome, Connection, Lane, State, Step, Tenan
 from models.lifecycle import InvalidTransitionError, check_transition, next_step
 from worker.errors import InternalError
 from worker.queue.desired import apply_desired, wanted_steps
-from worker.queue.verdict import Claim, Problem, Verdict
+from worker.queue.verdict import Claim, Key, Problem, Verdict
 from worker.redaction import redact
 
 log = structlog.get_logger()
 
 MAX_MESSAGE: Final = 2_000
 UNRECORDABLE_WAIT: Final = timedelta(minutes=1)
-BROKEN: Final = (InvalidTransitionError, DataError, IntegrityError, StatementError)
+BROKEN: Final = (
+    InvalidTransitionError,
+    DataError,
+    IntegrityError,
+    StatementError,
+    UnicodeError,  # half a character
+    OverflowError,  # a number that SQLite cannot hold
+)
 """Errors that one row's values cause. A lost connection or a lock time-out concerns the whole batch."""
 
 _work: Final[Table] = Work.__table__  # type: ignore[attr-defined]  # SQLModel does not declare it
@@ -67,7 +74,7 @@ def record(
         if _concerns_all(exc):
             raise
         recorded = Recorded([], [])
-        for result in results:
+        for result in sorted(results, key=lambda each: each[0].connection_id):
             _record_alone(session, result, now, onward, recorded)
         return recorded
 
@@ -114,14 +121,16 @@ def _concerns_all(exc: Exception) -> bool:
 def _record_all(
     session: Session, results: Sequence[Result], now: datetime, onward: Onward | None
 ) -> Recorded:
-    quiet = [result for result in results if not result[1].is_eventful]
-    eventful = [result for result in results if result[1].is_eventful]
+    # a change that is wanted meanwhile is only found by looking at the connection
+    quiet = [each for each in results if not each[1].is_eventful and each[0].lane is Lane.LIFECYCLE]
+    eventful = [each for each in results if each[1].is_eventful or each[0].lane is Lane.CHANGES]
     recorded = Recorded([], [])
     changes = _Changes()
-    rows = _locked(session, [claim for claim, _ in eventful])
+    rows = _locked(session, [claim for claim, _ in eventful]) if eventful else {}
+    fences = _fences(session, results) if eventful else {}
     for claim, verdict in eventful:
-        row = rows.get((claim.connection_id, claim.lane))
-        if row is None or row.fence != claim.fence:
+        row = rows.get(claim.connection_id)
+        if row is None or fences.get(claim.key) != claim.fence:
             log.warning("step.overtaken", step=claim.step, connection_id=str(claim.connection_id))
             continue
         recorded.results.append((claim, verdict))
@@ -182,29 +191,33 @@ _FREE: Final = (
 )
 
 
-def _locked(session: Session, claims: Sequence[Claim]) -> Mapping[tuple[UUID, Lane], "Row[Any]"]:
-    """The rows as they are now, locked in the one order that everyone locks connections in."""
-    if not claims:
-        return {}
+def _locked(session: Session, claims: Sequence[Claim]) -> Mapping[UUID, "Row[Any]"]:
+    """The connections as they are now, locked in the one order that everyone locks connections in."""
     current = (
         select(
             _connection.c.id,
-            _connection.c.tenant_id,
             _connection.c.state,
             _connection.c.revision,
             _connection.c.sealed_credential,
-            _connection.c.remote_sync_id,
             _connection.c.refused_at,
             _connection.c.ready_at,
-            _work.c.lane,
-            _work.c.fence,
         )
-        .join(_work, _work.c.connection_id == _connection.c.id)
         .where(_connection.c.id.in_([claim.connection_id for claim in claims]))
         .order_by(_connection.c.id)
-        .with_for_update(of=_connection)
+        .with_for_update()
     )
-    return {(row.id, row.lane): row for row in session.execute(current)}
+    return {row.id: row for row in session.execute(current)}
+
+
+def _fences(session: Session, results: Sequence[Result]) -> Mapping[Key, int]:
+    """The fences of all work of these connections, locked after the connections and in one order too."""
+    current = (
+        select(_work.c.connection_id, _work.c.lane, _work.c.fence)
+        .where(_work.c.connection_id.in_([claim.connection_id for claim, _ in results]))
+        .order_by(_work.c.connection_id, _work.c.lane)
+        .with_for_update()
+    )
+    return {(row.connection_id, row.lane): row.fence for row in session.execute(current)}
 
 
 def _record_quiet(session: Session, quiet: Sequence[Result], now: datetime) -> list[Result]:

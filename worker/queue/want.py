@@ -52,6 +52,8 @@ class _Queue:
             lifecycle.want(None, due_at=self.now)
         elif step is not None and self._is_news(lifecycle, step):
             wanted.append(self._row(connection, Lane.LIFECYCLE, step))
+        elif step is not None and lifecycle is not None:
+            lifecycle.step = step  # what the end of the lease starts if its worker dies
         if update_step is not None:
             changes = self.rows.get((connection.id, Lane.CHANGES))
             if changes is None or not changes.is_leased(self.now):
@@ -83,7 +85,9 @@ def _existing(session: Session, ids: Sequence[UUID]) -> dict[Key, Work]:
     """Locked in the order in which everyone locks rows of work."""
     if not ids:
         return {}
-    rows = select(Work).where(col(Work.connection_id).in_(ids)).order_by(col(Work.connection_id))
+    rows = (
+        select(Work).where(col(Work.connection_id).in_(ids)).order_by(col(Work.connection_id), col(Work.lane))
+    )
     return {(row.connection_id, row.lane): row for row in session.scalars(rows.with_for_update())}
 
 
