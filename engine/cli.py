@@ -1,11 +1,9 @@
 """The engine's commands: `migrate`, `web`, `work`, `reseal`, and for operators `organisation` and `token`."""
 
 import threading
-from types import FrameType
 from typing import Annotated
 
 import typer
-import uvicorn
 
 from engine.access import AccessError
 from engine.operators import organisations, tokens
@@ -13,6 +11,7 @@ from engine.schema import SchemaError, migrate, open_database
 from engine.settings import Settings, SettingsError
 from foundation.database import Database
 from foundation.logs import configure_logs
+from foundation.server import Server
 from foundation.vault import VaultError
 
 app = typer.Typer(help="The Management API as a service of our own.", no_args_is_help=True)
@@ -40,16 +39,14 @@ def web(
     settings = _settings()
     open_database(settings).dispose()
     stopping = threading.Event()
-    config = uvicorn.Config(
+    server = Server(
         create_app(settings, stopping=stopping),
         host=host,
         port=port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=LONGEST_ANSWER_S,
+        grace_s=LONGEST_ANSWER_S,
+        on_signal=stopping.set,  # so that long polls answer at once
     )
-    Server(config, stopping).run()
+    server.run()
 
 
 @app.command("work")
@@ -73,18 +70,6 @@ def reseal_command() -> None:
     if lost:
         typer.echo(f"engine: {lost} open with none of the vault keys", err=True)
         raise typer.Exit(1)
-
-
-class Server(uvicorn.Server):
-    """Tells long polls to answer as soon as a signal says stop."""
-
-    def __init__(self, config: uvicorn.Config, stopping: threading.Event) -> None:
-        super().__init__(config)
-        self._stopping = stopping
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._stopping.set()
-        super().handle_exit(sig, frame)
 
 
 def main() -> None:
