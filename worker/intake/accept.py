@@ -24,7 +24,7 @@ from worker.intake.events import (
     TenantDeleted,
     TenantProfile,
 )
-from worker.intake.newest import apply_presence, apply_profile, is_newer, merged, stamped
+from worker.intake.newest import apply_presence, apply_profile, is_newer, merged, moment_of, stamped
 from worker.plans import Plans
 from worker.rows.locks import in_lock_order
 from worker.rows.record import HINT_GRACE
@@ -116,7 +116,7 @@ class Intake:
                 connection = Connection(tenant_id=tenant.id, provider=wish.provider, slot=wish.slot)
                 known[wish.provider, wish.slot] = connection
                 session.add(connection)
-            if self._apply_wish(tenant, connection, wish, event.timestamp):
+            if self._apply_wish(tenant, connection, wish, moment_of(event)):
                 with_credential.add(connection.id)
             connection.correlation_id = correlation_id
         tenant.updated_at = now
@@ -129,15 +129,15 @@ class Intake:
                 connection.hinted_until = now + HINT_GRACE
         return list(known.values())
 
-    def _apply_wish(self, tenant: Tenant, connection: Connection, wish: ConnectionWish, at: datetime) -> bool:
+    def _apply_wish(self, tenant: Tenant, connection: Connection, wish: ConnectionWish, moment: str) -> bool:
         """Apply what is newer than what is known; says whether a credential came along."""
         newer = {
             name: value
             for name, value in wish.overrides().items()
-            if name != "credential_id" and is_newer(connection.clock, name, at)
+            if name != "credential_id" and is_newer(connection.clock, name, moment)
         }
         credential_given = (wish.credential or wish.credential_id) is not None and is_newer(
-            connection.clock, "credential", at
+            connection.clock, "credential", moment
         )
         stamps = [*newer, *(["credential"] if credential_given else [])]
         if not stamps:
@@ -149,7 +149,7 @@ class Intake:
                 overrides["credential_id"] = wish.credential_id
             connection.sealed_credential = self._sealed(tenant, wish.credential)
         connection.overrides = overrides
-        connection.clock = stamped(connection.clock, stamps, at)
+        connection.clock = stamped(connection.clock, stamps, moment)
         connection.revision += 1
         return credential_given
 
