@@ -81,6 +81,11 @@ WRONG = {
     "no secret for a source": ("GANGWAY_WEBHOOK_SECRETS", '{"app": []}', "'app' has no secret"),
     "secret malformed": ("GANGWAY_WEBHOOK_SECRETS", json.dumps({"app": [CANARY + "!"]}), "base64"),
     "secret as source": ("GANGWAY_WEBHOOK_SECRETS", json.dumps({SECRET: ["app!"]}), "base64"),
+    "secret of two sources": (
+        "GANGWAY_WEBHOOK_SECRETS",
+        json.dumps({"app": [SECRET], "crm": [SECRET.removeprefix("whsec_")]}),
+        "sources 'app' and 'crm' share a secret",
+    ),
     "key without id": ("GANGWAY_VAULT_KEYS", CANARY, "id:base64"),
     "keys empty": ("GANGWAY_VAULT_KEYS", "", "at least one"),
     "lease of zero": ("GANGWAY_LEASE_S", "0", "GANGWAY_LEASE_S"),

@@ -17,6 +17,11 @@ from worker.intake.events import InvalidEventError
 log = structlog.get_logger()
 
 MESSAGES_PER_COMMIT: Final = 50
+MOST_WAITING: Final = 1000
+
+
+class InboxFullError(Exception):
+    """So many messages wait to be stored that one more would not be stored in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,12 @@ class Inbox:
         self._thread.start()
 
     def accept(self, message: Message) -> "Future[Accepted]":
-        """The answer, once it is committed; `InvalidEventError` if the message is refused."""
+        """The answer, once it is committed; `InvalidEventError` if the message is refused.
+
+        Raises `InboxFullError` when too many messages wait already.
+        """
+        if self._waiting.qsize() >= MOST_WAITING:
+            raise InboxFullError
         answer: Future[Accepted] = Future()
         self._waiting.put(_Waiting(message, answer))
         return answer
