@@ -2,12 +2,10 @@
 
 import os
 import threading
-from types import FrameType
 from typing import Annotated
 
 import structlog
 import typer
-import uvicorn
 from sqlalchemy.exc import OperationalError
 
 from engine.access import AccessError
@@ -19,6 +17,7 @@ from foundation.database import Database
 from foundation.environment import warning_of
 from foundation.logs import configure_logs
 from foundation.secret_shapes import MASK, SECRET_VALUES
+from foundation.server import Server
 from foundation.vault import VaultError
 
 log = structlog.get_logger(__name__)
@@ -48,16 +47,14 @@ def web(
     settings = _settings()
     open_database(settings).dispose()
     stopping = threading.Event()
-    config = uvicorn.Config(
+    server = Server(
         create_app(settings, stopping=stopping),
         host=host,
         port=port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=LONGEST_ANSWER_S,
+        grace_s=LONGEST_ANSWER_S,
+        on_signal=stopping.set,  # so that long polls answer at once
     )
-    Server(config, stopping).run()
+    server.run()
 
 
 @app.command("work")
@@ -89,18 +86,6 @@ def restart_followers_command() -> None:
     database = open_database(_settings())
     restart_followers(database)
     database.dispose()
-
-
-class Server(uvicorn.Server):
-    """Tells long polls to answer as soon as a signal says stop."""
-
-    def __init__(self, config: uvicorn.Config, stopping: threading.Event) -> None:
-        super().__init__(config)
-        self._stopping = stopping
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._stopping.set()
-        super().handle_exit(sig, frame)
 
 
 def main() -> None:

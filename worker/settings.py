@@ -15,6 +15,7 @@ from pydantic_settings import SettingsError as UnreadableSettingError
 from foundation.addresses import http_host, is_private_host
 from foundation.environment import settings_in, unknown_variables, usable_token, variables_of
 from foundation.vault import Vault, VaultError
+from worker.intake.signatures import decoded
 from worker.redaction import redact
 
 PREFIX: Final = "GANGWAY_"
@@ -86,6 +87,9 @@ class Settings(BaseSettings):
     stalled_after_s: Seconds = 45
     """A worker that makes no progress for so long, while messages wait, exits to be restarted."""
 
+    intake_deadline_s: Seconds = 10
+    """How long a webhook waits to be stored before it is answered 503."""
+
     @field_validator("api_url")
     @classmethod
     def _plain_base(cls, value: str, info: ValidationInfo) -> str:
@@ -139,6 +143,17 @@ class Settings(BaseSettings):
         if value.upper() not in logging.getLevelNamesMapping():
             raise ValueError("expected DEBUG, INFO, WARNING, ERROR or CRITICAL")
         return value.upper()
+
+    @field_validator("webhook_secrets")
+    @classmethod
+    def _no_shared_secret(cls, value: dict[str, list[SecretStr]]) -> dict[str, list[SecretStr]]:
+        owners: dict[bytes, str] = {}
+        for source, secrets in value.items():
+            for secret in secrets:
+                owner = owners.setdefault(decoded(secret.get_secret_value()), source)
+                if owner != source:
+                    raise ValueError(f"sources {owner!r} and {source!r} share a secret: give each its own")
+        return value
 
     def vault(self) -> Vault:
         return Vault.from_text(self.vault_keys.get_secret_value())

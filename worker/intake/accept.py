@@ -32,7 +32,7 @@ from worker.intake.load import (
     locked_tenants,
     with_many_connections,
 )
-from worker.intake.newest import apply_presence, apply_profile, is_newer, merged, stamped
+from worker.intake.newest import apply_presence, apply_profile, is_newer, merged, moment_of, stamped
 from worker.plans import Plans
 from worker.queue.desired import apply_desired
 from worker.queue.want import want_work
@@ -256,6 +256,7 @@ class _Group:
     def _change(self, tenant: Tenant, message: Message) -> tuple[list[Connection], bool]:
         """Apply what is newer than what is known; returns the connections it concerns."""
         event = message.event
+        moment = moment_of(event)
         before = _profile(tenant)
         is_wide = apply_presence(tenant, event) | apply_profile(tenant, event)
         is_news = _profile(tenant) != before
@@ -264,7 +265,7 @@ class _Group:
         with_credential = set()
         for wish in _wishes(event):
             connection = mine.get((wish.provider, wish.slot)) or self._new_connection(tenant, wish)
-            newer, is_credential = self._apply_wish(connection, wish, event.timestamp)
+            newer, is_credential = self._apply_wish(connection, wish, moment)
             is_news |= newer
             if is_credential:
                 with_credential.add(connection.id)
@@ -290,15 +291,15 @@ class _Group:
         self.session.add(connection)
         return connection
 
-    def _apply_wish(self, connection: Connection, wish: ConnectionWish, at: datetime) -> tuple[bool, bool]:
+    def _apply_wish(self, connection: Connection, wish: ConnectionWish, moment: str) -> tuple[bool, bool]:
         """Apply what is newer than what is known; says whether anything was, and whether a credential was."""
         newer = {
             name: value
             for name, value in wish.overrides().items()
-            if name != "credential_id" and is_newer(connection.clock, name, at)
+            if name != "credential_id" and is_newer(connection.clock, name, moment)
         }
         credential_given = (wish.credential or wish.credential_id) is not None and is_newer(
-            connection.clock, "credential", at
+            connection.clock, "credential", moment
         )
         stamps = [*newer, *(["credential"] if credential_given else [])]
         if not stamps:
@@ -310,7 +311,7 @@ class _Group:
                 overrides["credential_id"] = wish.credential_id
             connection.sealed_credential = self.intake.sealed(connection.id, wish.credential)
         connection.overrides = overrides
-        connection.clock = stamped(connection.clock, stamps, at)
+        connection.clock = stamped(connection.clock, stamps, moment)
         connection.revision += 1
         return True, credential_given
 

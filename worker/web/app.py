@@ -1,4 +1,4 @@
-"""The web process: intake, status, health. Hints go out by a relay, so that no request waits for a broker."""
+"""The web process: intake, status, health. A thread sends wake-ups, so that no request waits for a broker."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,9 +17,11 @@ from worker.plans import Plans
 from worker.queue.wakeups import Waker, wake
 from worker.settings import Settings
 from worker.web import answers
+from worker.web.documents import DocumentedApp
 from worker.web.probes import probes
+from worker.web.readiness import Storage
 from worker.web.tenants import tenants
-from worker.web.webhooks import webhooks
+from worker.web.webhooks import Receiver, Shortcut, webhooks
 
 
 def create_app(settings: Settings, celery: Celery) -> FastAPI:
@@ -27,6 +29,7 @@ def create_app(settings: Settings, celery: Celery) -> FastAPI:
     database = Database(settings.database_url.get_secret_value())
     plans = Plans.load(settings.plans_file)
     inbox = Inbox(database, Intake(settings.vault(), plans))
+    storage = Storage(database)
     waker = Waker(partial(wake, celery))
 
     @asynccontextmanager
@@ -37,12 +40,14 @@ def create_app(settings: Settings, celery: Celery) -> FastAPI:
         waker.stop()
         database.dispose()
 
-    app = FastAPI(
+    app = DocumentedApp(
         title="Gangway",
         summary="Signup webhooks in, provisioned tenants out.",
         lifespan=lifespan,
     )
-    answers.install(app)
+    receiver = Receiver(settings, plans, inbox, waker, storage)
+    app.add_middleware(Shortcut, receiver=receiver)
+    answers.install(app)  # after it, so around it
 
     @app.exception_handler(RequestValidationError)
     async def _refuse_parameters(_request: Request, exc: RequestValidationError) -> JSONResponse:
@@ -51,7 +56,7 @@ def create_app(settings: Settings, celery: Celery) -> FastAPI:
             fields.setdefault(".".join(str(part) for part in error["loc"][1:]), []).append(error["msg"])
         return answers.answer(422, "Validation failed", fields)
 
-    app.include_router(webhooks(settings, inbox, waker))
+    app.include_router(webhooks(receiver))
     app.include_router(tenants(settings, database))
-    app.include_router(probes(database, celery))
+    app.include_router(probes(storage, celery))
     return app
