@@ -102,8 +102,15 @@ def take_over_polls(
 
     Reading a sync has no effect at the API, so the reader loses nothing but its stale answer.
     """
+    polls = (
+        _work.c.lane == lane_of(Step.POLL),
+        _work.c.step == Step.POLL,
+        _work.c.connection_id.in_(ids),
+    )
     _lock_connections(session, ids)
-    taken = session.execute(_leasing(_locked_polls(session, ids)), {"until": now + lease}).all()
+    ordered = select(_work.c.connection_id).where(*polls).order_by(_work.c.connection_id)
+    session.execute(ordered.with_for_update()).all()
+    taken = session.execute(_leasing(update(_work).where(*polls)), {"until": now + lease}).all()
     return _loaded(session, Step.POLL, taken, now, task_id)
 
 
@@ -242,34 +249,26 @@ def _lock_connections(session: Session, ids: Collection[UUID]) -> None:
     session.execute(mine.with_for_update()).all()
 
 
-def _locked_polls(session: Session, ids: Collection[UUID]) -> Update:
-    """An update of these connections' polls, which are locked in the order of their ids."""
-    mine = (
-        _work.c.lane == lane_of(Step.POLL),
-        _work.c.step == Step.POLL,
-        _work.c.connection_id.in_(ids),
-    )
-    ordered = select(_work.c.connection_id).where(*mine).order_by(_work.c.connection_id)
-    session.execute(ordered.with_for_update()).all()
-    return update(_work).where(*mine)
-
-
 def _note_intents(session: Session, ids: Sequence[UUID], at: datetime) -> None:
     if ids:
         session.execute(update(_connection).where(_connection.c.id.in_(ids)).values(create_sent_at=at))
 
 
 def _park(session: Session, step: Step, ids: Sequence[UUID], *, now: datetime, policy: RetryPolicy) -> None:
-    """Workers keep dying over these rows: try them at the slow pace."""
+    """Workers keep dying over these rows: try them at the slow pace.
+
+    A row whose connection others have locked keeps its lease and is parked at the end of it: waiting for the
+    connection here, while its work is locked, could block both.
+    """
+    free = select(_connection.c.id).where(_connection.c.id.in_(ids)).with_for_update(skip_locked=True)
+    parked = session.scalars(free).all()
     later = now + policy.parked_pace
-    mine = update(_work).where(_work.c.lane == lane_of(step), _work.c.connection_id.in_(ids))
+    mine = update(_work).where(_work.c.lane == lane_of(step), _work.c.connection_id.in_(parked))
     session.execute(mine.values(due_at=later, turn_at=later, leased_until=None))
     told = {
         "error_code": "worker_died",
         "error_message": f"{policy.max_attempts} attempts in a row ended because their workers died",
         "error_advice": "Look for crashes or kills in the workers' logs; it is tried again slowly.",
     }
-    # a connection that others have locked goes untold: waiting for it could block both
-    free = select(_connection.c.id).where(_connection.c.id.in_(ids)).with_for_update(skip_locked=True)
-    session.execute(update(_connection).where(_connection.c.id.in_(free)).values(told))
-    log.error("connection.parked", step=step, connections=len(ids), reason="worker_died")
+    session.execute(update(_connection).where(_connection.c.id.in_(parked)).values(told))
+    log.error("connection.parked", step=step, connections=len(parked), reason="worker_died")
