@@ -16,6 +16,7 @@ from models import Connection, InboundEvent, State, Step, Tenant, tenant_state
 from models.columns import JsonObject
 from worker.errors import PlanError
 from worker.intake.events import (
+    REUSED_ID,
     AnyEvent,
     ConnectionWish,
     Credential,
@@ -186,7 +187,7 @@ def _known_answer(session: Session, message: Message) -> JsonObject | None:
     if known is None:
         return None
     if known.body_digest != message.body_digest:
-        raise InvalidEventError({"webhook-id": ["was used before with another body"]})
+        raise InvalidEventError({"webhook-id": [REUSED_ID]})
     return known.answer
 
 

@@ -12,7 +12,7 @@ from sqlmodel import Session
 
 from foundation.database import Database
 from worker.intake.accept import Accepted, Intake, Message
-from worker.intake.events import InvalidEventError
+from worker.intake.events import REUSED_ID, InvalidEventError
 
 log = structlog.get_logger()
 
@@ -101,7 +101,7 @@ class Inbox:
         except InvalidEventError as exc:
             return exc
         except IntegrityError:  # its id was taken by a message about another tenant, stored at this moment
-            return InvalidEventError({"webhook-id": ["was used before with another body"]})
+            return InvalidEventError({"webhook-id": [REUSED_ID]})
         except Exception as exc:  # a mistake of ours must cost one message, not all of them
             log.exception("inbox.broken", message_id=message.id)
             return exc
