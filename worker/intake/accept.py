@@ -17,6 +17,7 @@ from models import Connection, InboundEvent, Move, State, Step, Tenant, tenant_s
 from models.columns import JsonObject
 from worker.errors import PlanError
 from worker.intake.events import (
+    REUSED_ID,
     AnyEvent,
     ConnectionWish,
     Credential,
@@ -344,9 +345,7 @@ class _Group:
 
 def _repeated(known: Known, message: Message) -> Known | InvalidEventError:
     if known.body_digest != message.body_digest:
-        return InvalidEventError(
-            {"webhook-id": ["was used before with another body; the first one is stored and stays"]}
-        )
+        return InvalidEventError({"webhook-id": [REUSED_ID]})
     return known
 
 

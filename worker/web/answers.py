@@ -40,8 +40,10 @@ class RefusalBody(BaseModel):
 
 
 class Unbroken:
-    """Answers 500 for an error that nobody foresaw. The log tells its type and place, not its words:
-    they may quote the request."""
+    """Answers 500 for an error that nobody foresaw; the log tells its type and place.
+
+    The error's own words are not logged, since they may quote the request.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
