@@ -5,11 +5,11 @@ from typing import Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Table, delete, select, update
+from sqlalchemy import Table, and_, delete, select, update
 from sqlmodel import col
 
 from foundation.database import Database
-from models import Connection, Row, State, Tenant
+from models import Connection, Row, State
 from worker.runtime import Runtime
 
 log = structlog.get_logger()
@@ -28,8 +28,7 @@ def purge(runtime: Runtime) -> None:
     before = now - timedelta(days=settings.history_days)
     deleted = {table.name: _delete_history(database, table, before) for table in HISTORY}
     erased = _erase_secrets(database, now - timedelta(days=settings.failed_secret_days))
-    forgotten = _forget_removed(database, before)
-    log.info("maintenance.purged", secrets=erased, tenants=forgotten, **deleted)
+    log.info("maintenance.purged", secrets=erased, **deleted)
 
 
 def oldest_id_of(moment: datetime) -> UUID:
@@ -52,31 +51,19 @@ def _delete_history(database: Database, table: Table, before: datetime) -> int:
 
 def _erase_secrets(database: Database, before: datetime) -> int:
     """Sealed credentials of connections that failed before their credential could be imported."""
-    stale = (
-        select(col(Connection.id))
-        .where(
-            col(Connection.state).in_([State.FAILED, State.AWAITING_CREDENTIAL, State.REMOVED]),
-            col(Connection.sealed_credential).is_not(None),
-            col(Connection.updated_at) < before,
-        )
-        .limit(ROWS_PER_STEP)
+    is_stale = and_(
+        col(Connection.state).in_([State.FAILED, State.AWAITING_CREDENTIAL, State.REMOVED]),
+        col(Connection.sealed_credential).is_not(None),
+        col(Connection.updated_at) < before,
     )
+    stale = select(col(Connection.id)).where(is_stale).limit(ROWS_PER_STEP)
     total = 0
     while True:
+        with database.read() as session:
+            found = list(session.scalars(stale))
         with database.write() as session:
-            erase = update(Connection).where(col(Connection.id).in_(stale.scalar_subquery()))
-            count = session.connection().execute(erase.values(sealed_credential=None)).rowcount
-        total += count
-        if count < ROWS_PER_STEP:
+            erase = update(Connection).where(col(Connection.id).in_(found), is_stale)
+            session.connection().execute(erase.values(sealed_credential=None))
+        total += len(found)
+        if len(found) < ROWS_PER_STEP:
             return total
-
-
-def _forget_removed(database: Database, before: datetime) -> int:
-    """What a removed tenant was called and what was said about it: its own words, not needed any more."""
-    forgotten = (
-        update(Tenant)
-        .where(col(Tenant.is_removed), col(Tenant.updated_at) < before, col(Tenant.name).is_not(None))
-        .values(name=None, metadata_={})
-    )
-    with database.write() as session:
-        return int(session.connection().execute(forgotten).rowcount)

@@ -30,6 +30,8 @@ def apply_presence(tenant: Tenant, event: AnyEvent) -> bool:
     tenant.is_removed = removed
     tenant.is_announced = True
     tenant.clock = stamped(tenant.clock, ["presence"], moment)
+    if removed:
+        _forget(tenant)
     return changed
 
 
@@ -43,11 +45,18 @@ def apply_profile(tenant: Tenant, event: AnyEvent) -> bool:
     sent = event.data.model_fields_set if isinstance(event, TenantUpdated) else _PROFILE
     moment = moment_of(event)
     newer = [n for n in sorted(_PROFILE & sent) if is_newer(tenant.clock, n, moment)]
+    if tenant.is_removed:
+        newer = [n for n in newer if moment > tenant.clock.get("presence", "")]
     before = (tenant.name, tenant.plan)
     for field in newer:
         setattr(tenant, _ATTRIBUTES.get(field, field), getattr(event.data, field))
     tenant.clock = stamped(tenant.clock, newer, moment)
     return (tenant.name, tenant.plan) != before
+
+
+def _forget(tenant: Tenant) -> None:
+    """What a customer was called, and what was said about it, goes with the customer."""
+    tenant.name, tenant.metadata_ = None, {}
 
 
 def merged(known: JsonObject, newer: Mapping[str, JsonValue]) -> JsonObject:

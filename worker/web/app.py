@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Final
 
 from celery import Celery
 from fastapi import FastAPI
@@ -23,10 +24,13 @@ from worker.web.readiness import Storage
 from worker.web.tenants import tenants
 from worker.web.webhooks import Receiver, Shortcut, webhooks
 
+BUSY_TIMEOUT_S: Final = 5.0
+
 
 def create_app(settings: Settings, celery: Celery) -> FastAPI:
     """Build the app; what it opens is closed when the server shuts down."""
-    database = Database(settings.database_url.get_secret_value())
+    # what is answered 202 survives a loss of power, and a sender is put off before it gives up
+    database = Database(settings.database_url.get_secret_value(), durable=True, busy_timeout_s=BUSY_TIMEOUT_S)
     plans = Plans.load(settings.plans_file)
     inbox = Inbox(database, Intake(settings.vault(), plans))
     storage = Storage(database)
