@@ -5,16 +5,20 @@ from typing import Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Table, and_, delete, select, update
+from sqlalchemy import Table, and_, delete, not_, select, update
 from sqlmodel import col
 
 from foundation.database import Database
-from models import Connection, Row, State
+from models import Connection, Row, State, Tenant
 from worker.runtime import Runtime
 
 log = structlog.get_logger()
 
 ROWS_PER_STEP: Final = 1_000
+TENANTS_PER_STEP: Final = 100
+OF_A_TENANT: Final[tuple[Table, ...]] = tuple(
+    Row.metadata.tables[name] for name in ("attempt", "transition", "inbound_event", "work", "connection")
+)
 HISTORY: Final[tuple[Table, ...]] = tuple(
     Row.metadata.tables[name] for name in ("attempt", "transition", "inbound_event")
 )
@@ -28,7 +32,8 @@ def purge(runtime: Runtime) -> None:
     before = now - timedelta(days=settings.history_days)
     deleted = {table.name: _delete_history(database, table, before) for table in HISTORY}
     erased = _erase_secrets(database, now - timedelta(days=settings.failed_secret_days))
-    log.info("maintenance.purged", secrets=erased, **deleted)
+    strangers = _forget_strangers(database, now - timedelta(days=settings.unannounced_days))
+    log.info("maintenance.purged", secrets=erased, tenants_never_announced=strangers, **deleted)
 
 
 def oldest_id_of(moment: datetime) -> UUID:
@@ -66,4 +71,24 @@ def _erase_secrets(database: Database, before: datetime) -> int:
             session.connection().execute(erase.values(sealed_credential=None))
         total += len(found)
         if len(found) < ROWS_PER_STEP:
+            return total
+
+
+def _forget_strangers(database: Database, before: datetime) -> int:
+    """Tenants that events named, but whose `tenant.created` never came: a mistyped id, most likely."""
+    stale = (
+        select(col(Tenant.id))
+        .where(not_(col(Tenant.is_announced)), col(Tenant.updated_at) < before)
+        .limit(TENANTS_PER_STEP)
+    )
+    total = 0
+    while True:
+        with database.write() as session:
+            locked = stale.with_for_update(skip_locked=True)
+            found = list(session.scalars(locked))
+            for table in OF_A_TENANT:
+                session.connection().execute(delete(table).where(table.c.tenant_id.in_(found)))
+            session.connection().execute(delete(Tenant).where(col(Tenant.id).in_(found)))
+        total += len(found)
+        if len(found) < TENANTS_PER_STEP:
             return total

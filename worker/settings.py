@@ -81,6 +81,8 @@ class Settings(BaseSettings):
     """How many of them may be sent at once; by default as many as in one second."""
     history_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 180
     """How long attempts, moves and received events are kept."""
+    unannounced_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30
+    """How long a tenant is kept of whom events spoke, but whose `tenant.created` has never come."""
     failed_secret_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 14
     """How long the sealed credential of a connection is kept that failed before it could be imported."""
     webhook_tolerance_s: Annotated[float, Field(gt=0, le=300)] = 300

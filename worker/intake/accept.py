@@ -43,6 +43,7 @@ from worker.queue.want import want_work
 
 NIL: Final = UUID(int=0)
 _events: Final[Table] = InboundEvent.__table__  # type: ignore[attr-defined]  # SQLModel does not declare it
+UNANNOUNCED: Final = "kept until tenant.created arrives for this external_id"
 STALE: Final = "nothing in it is newer than what is known"
 
 
@@ -269,7 +270,7 @@ class _Group:
             ],
             "status_url": f"/v1/tenants/{quote(tenant.external_id, safe='')}",
             "applied": applied.is_news,
-            "reason": None if applied.is_news else STALE,
+            "reason": _reason(applied),
         }
         return applied.stored.answer
 
@@ -341,6 +342,12 @@ class _Group:
         connection.clock = stamped(connection.clock, stamps, moment)
         connection.revision += 1
         return True, credential_given
+
+
+def _reason(applied: _Applied) -> str | None:
+    if not applied.is_news:
+        return STALE
+    return None if applied.tenant.is_announced else UNANNOUNCED
 
 
 def _repeated(known: Known, message: Message) -> Known | InvalidEventError:

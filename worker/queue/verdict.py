@@ -1,5 +1,6 @@
 """A claim before the call and a verdict after it: the two values that queue and steps exchange."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -50,7 +51,13 @@ class Claim:
     fence: int
     attempts: int
     started_at: datetime = field(default_factory=utc_now)
+    """By the database's clock."""
     task_id: str | None = None
+    _taken_at: float = field(default_factory=time.monotonic)
+
+    def now(self) -> datetime:
+        """The time by the database's clock, which may not be this host's."""
+        return self.started_at + timedelta(seconds=time.monotonic() - self._taken_at)
 
     @property
     def lane(self) -> Lane:

@@ -7,9 +7,8 @@ nothing while the lost request may still be committed, so it sends another creat
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from foundation.database import utc_now
 from models import State
 from worker.errors import (
     ApiRejectedError,
@@ -64,11 +63,11 @@ def facts_after_error(claim: Claim, error: ProvisioningError) -> dict[str, objec
     return {"create_sent_at": claim.earlier_create_at}
 
 
-def uncertain_for(claim: Claim, settle: timedelta, now: datetime) -> timedelta:
+def uncertain_for(claim: Claim, settle: timedelta) -> timedelta:
     """How much longer an earlier create may still come true."""
     if claim.earlier_create_at is None:
         return timedelta(0)
-    return claim.earlier_create_at + settle - now
+    return claim.earlier_create_at + settle - claim.now()
 
 
 async def _adopt(claim: Claim, api: ManagementApi) -> RemoteSync | None:
@@ -99,13 +98,13 @@ async def _ours(claim: Claim, api: ManagementApi) -> list[RemoteSync]:
 
 
 async def _create(claim: Claim, wanted: WantedSync, creating: Creating) -> RemoteSync:
-    remaining = uncertain_for(claim, creating.settle, utc_now())
+    remaining = uncertain_for(claim, creating.settle)
     if remaining > timedelta(0):
         raise StillUncertainError(
             "an earlier create may still be committed", retry_after_s=remaining.total_seconds()
         )
     stream_id = await creating.streams.id_for(wanted)
-    if claim.earlier_create_at is not None or utc_now() - claim.started_at > INTENT_HOLDS:
+    if claim.earlier_create_at is not None or claim.now() - claim.started_at > INTENT_HOLDS:
         await creating.note_intent(claim)
     try:
         return await _send(claim, wanted, creating.api, stream_id)
@@ -138,7 +137,7 @@ def _created(claim: Claim, sync: RemoteSync, *, is_adopted: bool, is_as_wanted: 
             "create_sent_at": None,
             "health": sync.health.status,
             "initial_backfill_completed_at": sync.initial_backfill_completed_at,
-            "backfill_started_at": claim.backfill_started_at if known else utc_now(),
+            "backfill_started_at": claim.backfill_started_at if known else claim.now(),
         },
     )
 

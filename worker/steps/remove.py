@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from foundation.database import utc_now
 from models import State
 from worker.errors import ApiRejectedError, PermanentError, StillUncertainError
 from worker.management import ManagementApi
@@ -56,7 +55,7 @@ async def remove(claim: Claim, api: ManagementApi, *, settle: timedelta, is_shar
 async def _remove_strays(claim: Claim, api: ManagementApi, settle: timedelta) -> None:
     for stray in await api.find_syncs(marker(claim)):
         await api.delete_sync(stray.id)
-    remaining = uncertain_for(claim, settle, utc_now())
+    remaining = uncertain_for(claim, settle)
     if remaining > timedelta(0):
         raise StillUncertainError(
             "a create may still be committed and would be left behind",

@@ -10,7 +10,6 @@ from uuid import UUID
 import structlog
 from sqlmodel import Session
 
-from foundation.database import utc_now
 from models import State, Step
 from models.lifecycle import WITH_SYNC
 from worker.errors import (
@@ -216,7 +215,7 @@ class _Run:
             return judge(
                 claimed,
                 read,
-                now=utc_now(),
+                now=claimed.now(),
                 paces=paces,
                 policy=self.runtime.policy,
                 is_incident=self._is_incident,
@@ -242,7 +241,7 @@ class _Run:
             claimed,
             error,
             self.runtime.policy,
-            now=utc_now(),
+            now=claimed.now(),
             is_incident=self._is_incident(claimed),
         )
         if claimed.step is Step.CREATE:
