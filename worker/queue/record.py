@@ -31,7 +31,8 @@ BROKEN: Final = (
     DataError,
     IntegrityError,
     StatementError,
-    UnicodeError,  # half a character
+    TypeError,  # what follows comes from the drivers: no JSON
+    ValueError,  # half a character
     OverflowError,  # a number that SQLite cannot hold
 )
 """Errors that one row's values cause. A lost connection or a lock time-out concerns the whole batch."""
