@@ -1,5 +1,6 @@
 """Recording: what a step found becomes true, in one short transaction, unless the row has moved on."""
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -357,6 +358,7 @@ def _next_claim(claim: Claim, step: Step, values: Values, now: datetime) -> Clai
         refused_at=None,
         error_code=None,
         started_at=now,
+        claimed_s=time.monotonic(),
     )
 
 

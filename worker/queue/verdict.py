@@ -1,5 +1,6 @@
 """A claim before the call and a verdict after it: the two values that queue and steps exchange."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -51,6 +52,8 @@ class Claim:
     attempts: int
     started_at: datetime = field(default_factory=utc_now)
     task_id: str | None = None
+    claimed_s: float = field(default_factory=time.monotonic)
+    """When it was claimed, by this machine's monotonic clock; `started_at` is the database's time."""
 
     @property
     def lane(self) -> Lane:
