@@ -57,7 +57,7 @@ def database_url(request: pytest.FixtureRequest, database_kind: str, tmp_path: P
         return
     url: str = request.getfixturevalue("migrated_postgresql")
     yield url
-    run_statement(url, "TRUNCATE tenant CASCADE")
+    run_statement(url, "TRUNCATE tenant, change_cursor CASCADE")
 
 
 @pytest.fixture

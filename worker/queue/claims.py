@@ -224,7 +224,7 @@ _COLUMNS: Final[Mapping[str, ColumnElement[Any]]] = {
     "has_given_credential": _connection.c.clock["credential"].as_string().is_not(None),
 }
 """Where a claim's fields come from, as far as they are not columns of the connection by the same name."""
-_OF_THE_ROW: Final = ("step", "fence", "attempts", "started_at", "task_id", "_taken_at")
+_OF_THE_ROW: Final = ("step", "fence", "attempts", "started_at", "task_id", "claimed_s")
 _LOAD: Final = select(
     *(
         (_COLUMNS[f.name] if f.name in _COLUMNS else _connection.c[f.name]).label(f.name)

@@ -54,10 +54,10 @@ def _has_new_credential(connection: Connection, *, given: bool) -> bool:
     if connection.sealed_credential is not None:
         return True
     named = connection.overrides.get("credential_id")
-    return named is not None and (given or not _is_same_id(str(named), connection.remote_credential_id))
+    return named is not None and (given or not is_same_id(str(named), connection.remote_credential_id))
 
 
-def _is_same_id(named: str, known: str | None) -> bool:
+def is_same_id(named: str, known: str | None) -> bool:
     """An API may spell an id in its own way: a UUID in lower case, for example."""
     return known is not None and named.casefold() == known.casefold()
 

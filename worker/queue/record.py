@@ -373,7 +373,7 @@ def _next_claim(claim: Claim, step: Step, values: Values, now: datetime) -> Clai
         refused_at=None,
         error_code=None,
         started_at=now,
-        _taken_at=time.monotonic(),
+        claimed_s=time.monotonic(),
     )
 
 

@@ -53,11 +53,12 @@ class Claim:
     started_at: datetime = field(default_factory=utc_now)
     """By the database's clock."""
     task_id: str | None = None
-    _taken_at: float = field(default_factory=time.monotonic)
+    claimed_s: float = field(default_factory=time.monotonic)
+    """When it was claimed, by this machine's monotonic clock; `started_at` is the database's time."""
 
     def now(self) -> datetime:
-        """The time by the database's clock, which may not be this host's."""
-        return self.started_at + timedelta(seconds=time.monotonic() - self._taken_at)
+        """The time by the database's clock, which may not be this machine's."""
+        return self.started_at + timedelta(seconds=time.monotonic() - self.claimed_s)
 
     @property
     def lane(self) -> Lane:

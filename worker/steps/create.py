@@ -5,6 +5,7 @@ the sync first: by its id if it is known, else by our connection id in its metad
 nothing while the lost request may still be committed, so it sends another create only after `settle`.
 """
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,7 +25,7 @@ from worker.steps.streams import Streams
 from worker.steps.wanted import changes, create_body, marker, wanted_of
 
 FIRST_LOOK = timedelta(seconds=1)
-INTENT_HOLDS = timedelta(seconds=1)
+INTENT_HOLDS_S = 1.0
 """`settle` counts from the intent, so a create that is sent later than this commits its intent anew."""
 
 
@@ -104,7 +105,7 @@ async def _create(claim: Claim, wanted: WantedSync, creating: Creating) -> Remot
             "an earlier create may still be committed", retry_after_s=remaining.total_seconds()
         )
     stream_id = await creating.streams.id_for(wanted)
-    if claim.earlier_create_at is not None or claim.now() - claim.started_at > INTENT_HOLDS:
+    if claim.earlier_create_at is not None or time.monotonic() - claim.claimed_s > INTENT_HOLDS_S:
         await creating.note_intent(claim)
     try:
         return await _send(claim, wanted, creating.api, stream_id)
