@@ -15,7 +15,7 @@ from foundation.database import Database
 from worker.intake.accept import Intake
 from worker.intake.inbox import Inbox
 from worker.plans import Plans
-from worker.queue.wakeups import Waker, wake
+from worker.queue.wakeups import Waker, wake_if_room
 from worker.settings import Settings
 from worker.web import answers
 from worker.web.documents import DocumentedApp
@@ -34,7 +34,7 @@ def create_app(settings: Settings, celery: Celery) -> FastAPI:
     plans = Plans.load(settings.plans_file)
     inbox = Inbox(database, Intake(settings.vault(), plans))
     storage = Storage(database)
-    waker = Waker(partial(wake, celery))
+    waker = Waker(partial(wake_if_room, celery))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
