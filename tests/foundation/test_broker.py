@@ -3,10 +3,10 @@
 import ssl
 
 import pytest
-from worker.limits import RedisLimits
 
 from engine.backfill.pace import Pace
 from foundation.broker import check_broker_url, checks_certificates, redis_client
+from worker.limits import RedisLimits
 
 TLS = "rediss://:a-password@127.0.0.1:1/0"
 RULES = {

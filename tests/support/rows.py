@@ -8,7 +8,7 @@ from uuid import uuid4
 from sqlmodel import select
 
 from foundation.database import Database
-from models import Connection, Lane, State, Step, Tenant, Work
+from models import ChangeCursor, Connection, Lane, State, Step, Tenant, Work
 from models.lifecycle import WITH_SYNC
 from worker.queue.verdict import Claim
 
@@ -89,6 +89,23 @@ def work_of(database: Database, connection: Connection, lane: Lane = Lane.LIFECY
     """The connection's work as it is now."""
     with database.read() as session:
         return session.get_one(Work, (connection.id, lane))
+
+
+def let_pass(database: Database, time: timedelta) -> None:
+    """Let so much time go by for everything that is stored, whose clock may be the database server's."""
+    with database.write() as session:
+        for kind, columns in _INSTANTS.items():
+            for row in session.exec(select(kind)):
+                for column in columns:
+                    at = getattr(row, column)
+                    setattr(row, column, at - time if at is not None else None)
+
+
+_INSTANTS: dict[Any, tuple[str, ...]] = {
+    Connection: ("refused_at", "create_sent_at", "backfill_started_at"),
+    Work: ("due_at", "turn_at", "leased_until"),
+    ChangeCursor: ("due_at", "leased_until", "caught_up_at", "asked_at"),
+}
 
 
 def all_of(database: Database, kind: Any) -> list[Any]:

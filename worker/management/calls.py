@@ -79,9 +79,13 @@ def get_credential(credential_id: str) -> Call[RemoteCredential]:
     return Call("GET", _at("credentials", credential_id), _one(RemoteCredential))
 
 
-def list_credentials(*, metadata: Mapping[str, JsonValue]) -> Call[list[RemoteCredential]]:
+def list_credentials(
+    metadata: Mapping[str, JsonValue], *, cursor: str | None = None
+) -> Call["ListPage[RemoteCredential]"]:
     params = {"metadata": json.dumps(metadata)}
-    return Call("GET", "/v1/credentials", _many(RemoteCredential), params=params, is_always_there=True)
+    if cursor is not None:
+        params["cursor"] = cursor
+    return Call("GET", "/v1/credentials", _page(RemoteCredential, None), params=params, is_always_there=True)
 
 
 def delete_credential(credential_id: str) -> Call[None]:
@@ -152,19 +156,20 @@ def result(call: Call[T], answer: Answer) -> T:
     raise _refusal(call, answer)
 
 
-def failure(call: Call[T], exc: httpx.RequestError) -> ApiUnavailableError:
+def failure(call: Call[T], exc: httpx.RequestError | aiohttp.ClientError) -> ApiUnavailableError:
     """What a broken exchange means: above all, whether the request may have been carried out."""
     reason = f"no answer: {type(exc.__cause__ or exc).__name__}"
     return ApiUnavailableError(reason, may_have_happened=call.changes_something and not _never_sent(exc))
 
 
-def _never_sent(exc: httpx.RequestError) -> bool:
+def _never_sent(exc: httpx.RequestError | aiohttp.ClientError) -> bool:
     """Whether the connection could not even be made.
 
     The aiohttp transport calls every lost connection a `ConnectTimeout`, so its own error decides.
     """
-    if isinstance(exc.__cause__, aiohttp.ClientError):
-        return isinstance(exc.__cause__, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    cause = exc if isinstance(exc, aiohttp.ClientError) else exc.__cause__
+    if isinstance(cause, aiohttp.ClientError):
+        return isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
     return isinstance(exc, _BEFORE_SENDING)
 
 

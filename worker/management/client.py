@@ -1,8 +1,7 @@
 """The client of the Management API: one method per operation, many calls at once, each of them bounded."""
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterable, Callable, Mapping, Set
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Set
 from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
@@ -13,15 +12,22 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 from pydantic import JsonValue
 
-from worker.errors import ApiRejectedError, ApiUnavailableError, NotFoundError, UnusableAnswerError
+from worker.errors import (
+    ApiRejectedError,
+    ApiUnavailableError,
+    NotFoundError,
+    RateLimitedError,
+    UnusableAnswerError,
+)
 from worker.management import calls
-from worker.management.calls import Answer, Body, Call
+from worker.management.calls import Answer, Body, Call, ListPage
 from worker.management.changes import ChangesPage
-from worker.management.context import count_call
+from worker.management.context import count_call, note_limit
 from worker.management.shapes import RemoteCredential, RemoteStream, RemoteSync
 
 T = TypeVar("T")
 M = TypeVar("M", RemoteCredential, RemoteSync)
+P = TypeVar("P", RemoteCredential, RemoteSync)
 
 TIMEOUT: Final = httpx.Timeout(10.0, connect=3.0)
 _EXTENSIONS: Final[dict[str, Any]] = {"timeout": TIMEOUT.as_dict()}
@@ -32,6 +38,7 @@ MAX_CALLS: Final = 40
 """Calls under way at once in one process."""
 KEEP_IDLE_S: Final = 4.0  # shorter than servers keep idle connections, so that none is closed under a request
 PAGE: Final = 1_000
+CHANGES_PER_PAGE: Final = 200  # a page is judged and recorded in one transaction, and held in memory
 MAX_PAGES: Final = 1_000
 
 Observe = Callable[[Answer], None]
@@ -69,7 +76,8 @@ class ManagementApi:
 
     async def find_credentials(self, metadata: Mapping[str, JsonValue]) -> list[RemoteCredential]:
         """The credentials whose metadata contains these properties, whether the API filters or not."""
-        return _containing(metadata, await self._send(calls.list_credentials(metadata=metadata)))
+        pages = self._pages(lambda cursor: self._send(calls.list_credentials(metadata, cursor=cursor)))
+        return [found async for page in pages for found in _containing(metadata, page.items)]
 
     async def delete_credential(self, credential_id: str) -> None:
         """Delete it; one that is already gone is as good as deleted."""
@@ -85,30 +93,34 @@ class ManagementApi:
 
     async def find_syncs(self, metadata: Mapping[str, JsonValue]) -> list[RemoteSync]:
         """The syncs whose metadata contains these properties, whether the API filters or not."""
-        return _containing(metadata, (await self._send(calls.list_syncs(metadata=metadata))).items)
+        pages = self._pages(lambda cursor: self._send(calls.list_syncs(metadata=metadata, cursor=cursor)))
+        return [found async for page in pages for found in _containing(metadata, page.items)]
 
-    async def list_syncs(self, *, stream_id: str, only: Set[str]) -> tuple[dict[str, RemoteSync], int]:
-        """Those of these syncs that a stream lists, by id, and how many the stream lists in all.
+    async def list_syncs(
+        self, *, stream_id: str, only: Set[str], at_most: int
+    ) -> tuple[dict[str, RemoteSync], int]:
+        """Those of these syncs that a stream lists, by id, and how many syncs it lists, as far as was read.
 
-        Reads pages where the API has them, and the whole list in one answer where it has not.
+        Reads pages where the API has them, until all are found or `at_most` syncs were read; and the whole
+        list in one answer where the API has no pages.
         """
         found: dict[str, RemoteSync] = {}
-        size, cursor = 0, None
-        for _ in itertools.repeat(None, MAX_PAGES):
-            page = await self._page(stream_id, only, cursor)
+        size = 0
+        async for page in self._pages(lambda cursor: self._page(stream_id, only, cursor)):
             found.update({sync.id: sync for sync in page.items})
             size += page.size
-            if page.next_cursor is None or page.next_cursor == cursor or len(found) == len(only):
-                return found, size
-            cursor = page.next_cursor
-        raise UnusableAnswerError(f"the list of stream {stream_id} does not end")
+            if len(found) == len(only):
+                break
+            if size >= at_most and page.next_cursor is not None:
+                return found, size + 1  # there are more than these
+        return found, size
 
     async def changed_syncs(self, cursor: str | None) -> ChangesPage | None:
         """One page of the feed of changed syncs; None if the API has no such feed.
 
         Raises `ApiRejectedError` with status 410 or 400 for a cursor that is too old or not known.
         """
-        return await self._send(calls.changed_syncs(cursor, limit=PAGE))
+        return await self._send(calls.changed_syncs(cursor, limit=CHANGES_PER_PAGE))
 
     async def update_sync(self, sync_id: str, changes: Body) -> RemoteSync:
         return await self._send(calls.update_sync(sync_id, changes))
@@ -127,7 +139,20 @@ class ManagementApi:
     async def close(self) -> None:
         await self._transport.aclose()
 
-    async def _page(self, stream_id: str, only: Set[str], cursor: str | None) -> "calls.ListPage[RemoteSync]":
+    async def _pages(
+        self, read: Callable[[str | None], Awaitable[ListPage[P]]]
+    ) -> AsyncIterator[ListPage[P]]:
+        """The pages of a list; an API without pages answers with the whole list at once."""
+        cursor = None
+        for _ in range(MAX_PAGES):
+            page = await read(cursor)
+            yield page
+            if page.next_cursor is None or page.next_cursor == cursor:
+                return
+            cursor = page.next_cursor
+        raise UnusableAnswerError("a list of the API does not end")
+
+    async def _page(self, stream_id: str, only: Set[str], cursor: str | None) -> ListPage[RemoteSync]:
         """A page; an API that refuses to be asked for pages is asked for the whole list from then on."""
         limit = PAGE if self._has_pages else None
         try:
@@ -137,8 +162,9 @@ class ManagementApi:
         except ApiRejectedError:
             if limit is None or cursor is not None:
                 raise
-            self._has_pages = False
-        return await self._send(calls.list_syncs(stream_id=stream_id, only=only))
+        page = await self._send(calls.list_syncs(stream_id=stream_id, only=only))
+        self._has_pages = False  # known only now: the refusal may have had another cause
+        return page
 
     async def _send(self, call: Call[T]) -> T:
         async with self._slots:
@@ -148,10 +174,14 @@ class ManagementApi:
             except TimeoutError:
                 reason = f"no whole answer within {self._deadline_s:g} s"
                 raise ApiUnavailableError(reason, may_have_happened=call.changes_something) from None
-            except httpx.RequestError as exc:
+            except (httpx.RequestError, aiohttp.ClientError) as exc:
                 raise calls.failure(call, exc) from exc
-        self._observe(answer)
-        return calls.result(call, answer)
+            self._observe(answer)
+            try:
+                return calls.result(call, answer)
+            except RateLimitedError as exc:
+                note_limit(exc)
+                raise
 
     async def _exchange(self, call: Call[T]) -> Answer:
         """Straight to the transport: no redirects, no cookies, and a third of a client's cost per call."""

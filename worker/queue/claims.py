@@ -89,9 +89,9 @@ def watched_by_sync(session: Session, sync_ids: Collection[str], *, now: datetim
     )
     watched = []
     for row in rows:
-        values = row._asdict()
-        is_being_read = bool(values.pop("is_leased"))
-        watched.append(Watched(Claim(**values, step=Step.POLL, started_at=now), is_being_read))
+        *values, fence, attempts, is_leased = row
+        claim = Claim(*(*values, Step.POLL, fence, attempts, now))
+        watched.append(Watched(claim, bool(is_leased)))
     return watched
 
 
@@ -210,17 +210,8 @@ def _loaded(
     held = {row.connection_id: row for row in taken}
     claims = []
     for row in session.execute(_LOAD.where(_connection.c.id.in_(held))):
-        mine = held[row.connection_id]
-        claims.append(
-            Claim(
-                **row._asdict(),
-                step=step,
-                fence=mine.fence,
-                attempts=mine.attempts,
-                started_at=now,
-                task_id=task_id,
-            )
-        )
+        mine = held[row[0]]
+        claims.append(Claim(*(*row, step, mine.fence, mine.attempts, now, task_id)))
     return claims
 
 
@@ -233,7 +224,7 @@ _COLUMNS: Final[Mapping[str, ColumnElement[Any]]] = {
     "has_given_credential": _connection.c.clock["credential"].as_string().is_not(None),
 }
 """Where a claim's fields come from, as far as they are not columns of the connection by the same name."""
-_OF_THE_ROW: Final = ("step", "fence", "attempts", "started_at", "task_id")
+_OF_THE_ROW: Final = ("step", "fence", "attempts", "started_at", "task_id", "claimed_s")
 _LOAD: Final = select(
     *(
         (_COLUMNS[f.name] if f.name in _COLUMNS else _connection.c[f.name]).label(f.name)

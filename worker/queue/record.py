@@ -1,5 +1,6 @@
 """Recording: what a step found becomes true, in one short transaction, unless the row has moved on."""
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,10 +14,11 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 from sqlmodel import Session
 
 from foundation.database import new_id, storable
-from models import Attempt, AttemptOutcome, Connection, Lane, State, Step, Tenant, Transition, Work
+from models import Attempt, AttemptOutcome, Connection, Lane, Move, State, Step, Tenant, Work
 from models.lifecycle import InvalidTransitionError, check_transition, next_step
 from worker.errors import InternalError
 from worker.queue.desired import apply_desired, wanted_steps
+from worker.queue.history import write_moves
 from worker.queue.verdict import Claim, Key, Problem, Verdict
 from worker.redaction import redact
 
@@ -37,7 +39,7 @@ BROKEN: Final = (
 
 _work: Final[Table] = Work.__table__  # type: ignore[attr-defined]  # SQLModel does not declare it
 _connection: Final[Table] = Connection.__table__  # type: ignore[attr-defined]
-_tables: Final = (Transition.__table__, Attempt.__table__)  # type: ignore[attr-defined]
+_attempt_table: Final[Table] = Attempt.__table__  # type: ignore[attr-defined]
 
 Result = tuple[Claim, Verdict]
 Values = dict[str, Any]
@@ -151,12 +153,12 @@ class _Changes:
     connections: "defaultdict[frozenset[str], list[Values]]"
     work: list[Values]
     new_work: list[Values]
-    transitions: list[Values]
+    moves: list[Move]
     attempts: list[Values]
 
     def __init__(self) -> None:
         self.connections = defaultdict(list)
-        self.work, self.new_work, self.transitions, self.attempts = [], [], [], []
+        self.work, self.new_work, self.moves, self.attempts = [], [], [], []
 
     def connection(self, connection_id: UUID, values: Values) -> None:
         self.connections[frozenset(values)].append(values | {"row_id": connection_id})
@@ -168,9 +170,9 @@ class _Changes:
             database.execute(update(_connection).where(_BY_ID).values(changed), rows)
         if self.work:
             database.execute(_FREE, self.work)
-        for table, rows in zip(_tables, (self.transitions, self.attempts), strict=True):
-            if rows:
-                database.execute(insert(table), rows)
+        write_moves(session, self.moves)
+        if self.attempts:
+            database.execute(insert(_attempt_table), self.attempts)
         for row in self.new_work:
             _want_changes(session, row)
 
@@ -237,7 +239,7 @@ def _record_one(
     target = verdict.move or claim.state
     if verdict.move is not None:
         check_transition(claim.state, verdict.move)
-        changes.transitions.append(_transition(claim, verdict, now))
+        changes.moves.append(_move(claim, verdict.move, verdict.why, now))
         values |= _moved(row, verdict.move, values, now)
     if verdict.leaves_attempt:
         changes.attempts.append(_attempt(claim, verdict, now))
@@ -268,8 +270,8 @@ def _record_overtaken(
     connection = session.get_one(Connection, claim.connection_id, populate_existing=True)
     tenant = session.get_one(Tenant, claim.tenant_id)
     if connection.state is claim.state and _is_removal_done(claim, verdict):
-        session.add(connection.transition_to(State.REMOVED, why=verdict.why, task_id=claim.task_id))
-    session.add_all(apply_desired(tenant, connection, task_id=claim.task_id))
+        changes.moves.append(connection.transition_to(State.REMOVED, why=verdict.why, task_id=claim.task_id))
+    changes.moves += apply_desired(tenant, connection, task_id=claim.task_id)
     session.flush()
     step, update_step = wanted_steps(connection)
     mine = step if claim.lane is Lane.LIFECYCLE else update_step
@@ -371,21 +373,21 @@ def _next_claim(claim: Claim, step: Step, values: Values, now: datetime) -> Clai
         refused_at=None,
         error_code=None,
         started_at=now,
+        claimed_s=time.monotonic(),
     )
 
 
-def _transition(claim: Claim, verdict: Verdict, now: datetime) -> Values:
-    return {
-        "id": new_id(),
-        "connection_id": claim.connection_id,
-        "tenant_id": claim.tenant_id,
-        "at": now,
-        "from_state": claim.state,
-        "to_state": verdict.move,
-        "why": verdict.why,
-        "attempt": claim.attempts,
-        "task_id": claim.task_id,
-    }
+def _move(claim: Claim, target: State, why: str, now: datetime) -> Move:
+    return Move(
+        connection_id=claim.connection_id,
+        tenant_id=claim.tenant_id,
+        from_state=claim.state,
+        to_state=target,
+        why=why,
+        attempt=claim.attempts,
+        task_id=claim.task_id,
+        at=now,
+    )
 
 
 def _attempt(claim: Claim, verdict: Verdict, now: datetime) -> Values:

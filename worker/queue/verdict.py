@@ -1,5 +1,6 @@
 """A claim before the call and a verdict after it: the two values that queue and steps exchange."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -50,7 +51,14 @@ class Claim:
     fence: int
     attempts: int
     started_at: datetime = field(default_factory=utc_now)
+    """By the database's clock."""
     task_id: str | None = None
+    claimed_s: float = field(default_factory=time.monotonic)
+    """When it was claimed, by this machine's monotonic clock; `started_at` is the database's time."""
+
+    def now(self) -> datetime:
+        """The time by the database's clock, which may not be this machine's."""
+        return self.started_at + timedelta(seconds=time.monotonic() - self.claimed_s)
 
     @property
     def lane(self) -> Lane:

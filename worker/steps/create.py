@@ -5,11 +5,11 @@ the sync first: by its id if it is known, else by our connection id in its metad
 nothing while the lost request may still be committed, so it sends another create only after `settle`.
 """
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from foundation.database import utc_now
 from models import State
 from worker.errors import (
     ApiRejectedError,
@@ -25,7 +25,7 @@ from worker.steps.streams import Streams
 from worker.steps.wanted import changes, create_body, marker, wanted_of
 
 FIRST_LOOK = timedelta(seconds=1)
-INTENT_HOLDS = timedelta(seconds=1)
+INTENT_HOLDS_S = 1.0
 """`settle` counts from the intent, so a create that is sent later than this commits its intent anew."""
 
 
@@ -64,11 +64,11 @@ def facts_after_error(claim: Claim, error: ProvisioningError) -> dict[str, objec
     return {"create_sent_at": claim.earlier_create_at}
 
 
-def uncertain_for(claim: Claim, settle: timedelta, now: datetime) -> timedelta:
+def uncertain_for(claim: Claim, settle: timedelta) -> timedelta:
     """How much longer an earlier create may still come true."""
     if claim.earlier_create_at is None:
         return timedelta(0)
-    return claim.earlier_create_at + settle - now
+    return claim.earlier_create_at + settle - claim.now()
 
 
 async def _adopt(claim: Claim, api: ManagementApi) -> RemoteSync | None:
@@ -99,13 +99,13 @@ async def _ours(claim: Claim, api: ManagementApi) -> list[RemoteSync]:
 
 
 async def _create(claim: Claim, wanted: WantedSync, creating: Creating) -> RemoteSync:
-    remaining = uncertain_for(claim, creating.settle, utc_now())
+    remaining = uncertain_for(claim, creating.settle)
     if remaining > timedelta(0):
         raise StillUncertainError(
             "an earlier create may still be committed", retry_after_s=remaining.total_seconds()
         )
     stream_id = await creating.streams.id_for(wanted)
-    if claim.earlier_create_at is not None or utc_now() - claim.started_at > INTENT_HOLDS:
+    if claim.earlier_create_at is not None or time.monotonic() - claim.claimed_s > INTENT_HOLDS_S:
         await creating.note_intent(claim)
     try:
         return await _send(claim, wanted, creating.api, stream_id)
@@ -138,7 +138,7 @@ def _created(claim: Claim, sync: RemoteSync, *, is_adopted: bool, is_as_wanted: 
             "create_sent_at": None,
             "health": sync.health.status,
             "initial_backfill_completed_at": sync.initial_backfill_completed_at,
-            "backfill_started_at": claim.backfill_started_at if known else utc_now(),
+            "backfill_started_at": claim.backfill_started_at if known else claim.now(),
         },
     )
 

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from models import AttemptOutcome, State, Step
+from models import AttemptOutcome, Lane, State, Step
 from worker.errors import ProvisioningError, RateLimitedError, TransientError
 from worker.policy import RetryPolicy
 from worker.queue.verdict import Claim, Problem, Verdict
@@ -21,8 +21,7 @@ def verdict_on_error(
     problem = Problem(error.code, str(error), error.advice)
     if isinstance(error, TransientError):
         return _try_again(claim, error, problem, policy)
-    lasts = policy.is_lasting(refusals=claim.attempts, since=claim.refused_at, now=now)
-    if lasts and not is_incident:
+    if _lasts(claim, policy, now) and not is_incident:
         return _give_up(claim, problem, policy)
     return Verdict(
         did=f"refused: {problem.code}",
@@ -32,6 +31,13 @@ def verdict_on_error(
         outcome=AttemptOutcome.TRANSIENT,
         is_refusal=True,
     )
+
+
+def _lasts(claim: Claim, policy: RetryPolicy, now: datetime) -> bool:
+    """A refused change is told at once and fails nothing, so that it only slows down; that needs no time."""
+    if claim.lane is Lane.CHANGES:
+        return claim.attempts >= policy.refusals
+    return policy.is_lasting(refusals=claim.attempts, since=claim.refused_at, now=now)
 
 
 def _try_again(claim: Claim, error: TransientError, problem: Problem, policy: RetryPolicy) -> Verdict:

@@ -35,7 +35,12 @@ class StreamSizes:
 
 def pays(due: int, size: int | None) -> bool:
     """Whether one list of a stream of this size is cheaper than reading its due syncs one by one."""
-    return due >= LIST_AT_LEAST and (size is None or size <= min(due * LISTED_PER_GET, LIST_AT_MOST))
+    return due >= LIST_AT_LEAST and (size is None or size <= worth_listing(due))
+
+
+def worth_listing(due: int) -> int:
+    """How many syncs a list may hold, at most, to be cheaper than reading the due ones one by one."""
+    return min(due * LISTED_PER_GET, LIST_AT_MOST)
 
 
 async def read_syncs(
@@ -62,7 +67,7 @@ async def read_syncs(
 async def _listed(stream_id: str, due: Sequence[Claim], sizes: StreamSizes, api: ManagementApi) -> Answers:
     wanted = {str(claim.remote_sync_id) for claim in due}
     try:
-        found, size = await api.list_syncs(stream_id=stream_id, only=wanted)
+        found, size = await api.list_syncs(stream_id=stream_id, only=wanted, at_most=worth_listing(len(due)))
     except ProvisioningError as exc:
         return [(claim, exc) for claim in due]
     sizes.note(stream_id, size)

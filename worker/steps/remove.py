@@ -3,10 +3,10 @@
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from foundation.database import utc_now
 from models import State
 from worker.errors import ApiRejectedError, PermanentError, StillUncertainError
 from worker.management import ManagementApi
+from worker.queue.desired import is_same_id
 from worker.queue.verdict import Claim, Verdict
 from worker.steps.create import uncertain_for
 from worker.steps.wanted import marker
@@ -56,7 +56,7 @@ async def remove(claim: Claim, api: ManagementApi, *, settle: timedelta, is_shar
 async def _remove_strays(claim: Claim, api: ManagementApi, settle: timedelta) -> None:
     for stray in await api.find_syncs(marker(claim)):
         await api.delete_sync(stray.id)
-    remaining = uncertain_for(claim, settle, utc_now())
+    remaining = uncertain_for(claim, settle)
     if remaining > timedelta(0):
         raise StillUncertainError(
             "a create may still be committed and would be left behind",
@@ -69,12 +69,13 @@ async def _own_credentials(claim: Claim, api: ManagementApi) -> set[str]:
 
     One that an event named by its id belongs to whoever imported it, unless our mark shows that we did.
     """
-    known = {claim.remote_credential_id} if claim.remote_credential_id else set()
-    others = known & {str(claim.overrides.get("credential_id"))}
+    named = str(claim.overrides.get("credential_id"))
+    known = claim.remote_credential_id
+    own = {known} if known is not None and not is_same_id(named, known) else set()
     imported: set[str] = set()
     if claim.has_given_credential:  # otherwise none was ever given, so none imported
         imported = {credential.id for credential in await api.find_credentials(marker(claim))}
-    return (known - others) | imported
+    return own | imported
 
 
 async def _delete_credential(credential_id: str, api: ManagementApi) -> None:

@@ -1,8 +1,10 @@
 """Running a step for many connections at once: claim, call, record; no transaction is open in between."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from typing import Final
 from uuid import UUID
@@ -10,27 +12,21 @@ from uuid import UUID
 import structlog
 from sqlmodel import Session
 
-from foundation.database import utc_now
 from models import State, Step
 from models.lifecycle import WITH_SYNC
 from worker.errors import (
-    ApiTokenError,
-    ApiUnavailableError,
     InternalError,
     NotFoundError,
     PausedError,
     PermanentError,
     ProvisioningError,
     RateLimitedError,
-    UnusableAnswerError,
 )
 from worker.management.context import CallTally, on_behalf_of
 from worker.queue.claims import Batch, claim, note_intent
 from worker.queue.incidents import in_incident
 from worker.queue.record import Onward, Recorded, Result, record
-from worker.queue.schedule import wake_parked
 from worker.queue.verdict import Claim, Verdict
-from worker.retry import retry_delay
 from worker.runtime import Runtime
 from worker.steps import poll, shared
 from worker.steps.capture import capture
@@ -41,6 +37,7 @@ from worker.steps.feed import is_live
 from worker.steps.judge import judge, judge_missing
 from worker.steps.remove import remove
 from worker.steps.report import Report
+from worker.steps.trouble import API_TROUBLE, tell_limits
 from worker.steps.update import update
 
 log = structlog.get_logger()
@@ -48,12 +45,9 @@ log = structlog.get_logger()
 BATCH: Final = {Step.POLL: 1_000}
 BATCH_OF_CALLS: Final = 50
 CALLS_PER_ROW: Final = {Step.CAPTURE: 2, Step.UPDATE: 2, Step.REMOVE: 4, Step.CREATE: 1}
-API_TROUBLE: Final = (ApiUnavailableError, ApiTokenError, UnusableAnswerError)
-"""Failures that may be the API's, whoever the customer is: they open the breaker and end with it."""
 CALM: Final = frozenset({State.READY, State.PAUSED})
 """States that a feed of changes watches alone."""
 NAMED_IN_LOG: Final = 100
-TROUBLE_CODES: Final = frozenset(error.code for error in API_TROUBLE)
 
 
 def batch_size(step: Step) -> int:
@@ -67,7 +61,7 @@ def run_step(runtime: Runtime, step: Step, *, task_id: str | None = None) -> Rep
     per_row = CALLS_PER_ROW.get(step, 0)
     allowed = runtime.limits.reserve(max(size * per_row, 1))
     if not allowed.calls:
-        return Report(did={f"second to wait for the API's limit: {allowed.wait_s:.0f}": 1})  # type: ignore[arg-type]
+        return Report(Counter({f"wait of {allowed.wait_s:.1f} s for the API's limit": 1}))
     limit = min(size, max(allowed.calls // per_row, 1)) if per_row else size
     run = _Run(runtime, step, task_id)
     try:
@@ -87,8 +81,7 @@ class _Run:
     tally: CallTally = field(default_factory=CallTally)
     successes: int = 0
     failed_tenants: set[str] = field(default_factory=set)
-    limited: RateLimitedError | None = None
-    """Set as soon as one call is told 429: the rest of the batch is not sent."""
+    has_paused: bool = False
     incident: set[UUID] = field(default_factory=set)
     is_followed: bool = False
 
@@ -98,6 +91,7 @@ class _Run:
         self.report.is_full = batch.is_full
         if not batch.claims:
             return self.report
+        self.tally.attempts = max(claimed.attempts for claimed in batch.claims)
         with self.runtime.leases.holding(batch.claims):
             collector = Collector(self.runtime.loop)
             collector.start(self._jobs(self.step, batch.claims))
@@ -105,7 +99,7 @@ class _Run:
                 onward = self._record(results)
                 if onward:
                     collector.start(self._jobs(Step.CREATE, onward))
-        self._tell_limits()
+        tell_limits(self.runtime, successes=self.successes, failed_tenants=self.failed_tenants)
         moved = self.report.moved[:NAMED_IN_LOG]
         log.info("step.done", step=self.step, did=self.report.summary, external_ids=moved)
         return self.report
@@ -129,9 +123,10 @@ class _Run:
     def _record(self, results: Sequence[Result]) -> list[Claim]:
         """Record what has come in; returns the claims that go on to create their sync."""
         runtime = self.runtime
+        self._pause()
         with runtime.database.write() as session:
             checked = shared.hold_back_released(session, results)
-            onward = Onward(Step.CREATE, runtime.lease) if self.limited is None else None
+            onward = Onward(Step.CREATE, runtime.lease) if not self.has_paused else None
             recorded = record(session, checked, now=runtime.database.now(session), onward=onward)
         self._release(results, recorded)
         self.report.add(recorded.results)
@@ -143,22 +138,11 @@ class _Run:
         kept = {claimed.key for claimed in recorded.onward}
         self.runtime.leases.release([claimed for claimed, _ in results if claimed.key not in kept])
 
-    def _tell_limits(self) -> None:
-        """Report to the breaker; when the API works again, what its trouble has parked goes on."""
-        is_over = self.runtime.limits.report(successes=self.successes, failed_tenants=self.failed_tenants)
-        if not is_over:
-            return
-        woken = 0
-        while True:
-            with self.runtime.database.write() as session:
-                now = self.runtime.database.now(session)
-                some = wake_parked(
-                    session, TROUBLE_CODES, now=now, min_attempts=self.runtime.policy.max_attempts
-                )
-            woken += some
-            if not some:
-                break
-        log.info("outage.ended", woken=woken)
+    def _pause(self) -> None:
+        """Pause all workers if the API said so; not in the event loop, which must never wait for Redis."""
+        if self.tally.paused_for_s is not None and not self.has_paused:
+            self.has_paused = True
+            self.runtime.limits.pause(timedelta(seconds=self.tally.paused_for_s))
 
     def _jobs(self, step: Step, claims: Sequence[Claim]) -> list[Job]:
         if step is Step.POLL:
@@ -169,7 +153,6 @@ class _Run:
         """One call; what the outside world does wrong becomes a verdict."""
         with on_behalf_of(self.tally, claimed.correlation_id):
             try:
-                self._check_limit()
                 verdict = await _CALLS[claimed.step](self, claimed)
                 self.successes += 1
             except ProvisioningError as exc:
@@ -180,15 +163,18 @@ class _Run:
 
     async def _poll_all(self, claims: Sequence[Claim], emit: Emit) -> None:
         """Read all syncs together and judge each; answers are recorded as they arrive."""
+        claims, calm = self._told_by_the_feed(claims)
+        if calm:
+            emit(calm)
+        unanswered = {claimed.key: claimed for claimed in claims}
         with on_behalf_of(self.tally):
             try:
-                claims, calm = self._told_by_the_feed(claims)
-                if calm:
-                    emit(calm)
                 async for answers in poll.read_syncs(claims, self.runtime.sizes, self.runtime.api):
+                    for claimed, _ in answers:
+                        del unanswered[claimed.key]
                     emit([(claimed, self._judged(claimed, read)) for claimed, read in answers])
-            except Exception as exc:  # noqa: BLE001  # as above; what was emitted before stays recorded
-                emit([(claimed, self._on_mistake(claimed, exc)) for claimed in claims])
+            except Exception as exc:  # noqa: BLE001  # as above; what was answered before stays recorded
+                emit([(claimed, self._on_mistake(claimed, exc)) for claimed in unanswered.values()])
 
     def _told_by_the_feed(self, claims: Sequence[Claim]) -> tuple[list[Claim], list[Result]]:
         """Those to be read, and quiet verdicts of those about which the feed would have told any change."""
@@ -197,12 +183,6 @@ class _Run:
         quiet = Verdict(did="told by the feed", why="quiet", wait=None, is_eventful=False)
         calm = [(c, quiet) for c in claims if c.state in CALM and c.error_code is None]
         return [c for c in claims if c.state not in CALM or c.error_code is not None], calm
-
-    def _check_limit(self) -> None:
-        if self.limited is not None:
-            raise PausedError(
-                "calls are paused: the API is limiting", retry_after_s=self.limited.retry_after_s
-            )
 
     def _judged(self, claimed: Claim, read: poll.Read) -> Verdict:
         paces = self.runtime.paces(is_followed=self.is_followed)
@@ -216,7 +196,7 @@ class _Run:
             return judge(
                 claimed,
                 read,
-                now=utc_now(),
+                now=claimed.now(),
                 paces=paces,
                 policy=self.runtime.policy,
                 is_incident=self._is_incident,
@@ -237,24 +217,17 @@ class _Run:
         elif isinstance(error, PermanentError):
             self.successes += 1
         elif isinstance(error, RateLimitedError) and not isinstance(error, PausedError):
-            self._limit(claimed, error)
+            self.tally.pause(error)
         verdict = verdict_on_error(
             claimed,
             error,
             self.runtime.policy,
-            now=utc_now(),
+            now=claimed.now(),
             is_incident=self._is_incident(claimed),
         )
         if claimed.step is Step.CREATE:
             return replace(verdict, facts=facts_after_error(claimed, error))
         return verdict
-
-    def _limit(self, claimed: Claim, error: RateLimitedError) -> None:
-        """Nobody calls until the API said to come back."""
-        if self.limited is None:
-            wait = retry_delay(claimed.attempts, retry_after_s=error.retry_after_s)
-            self.limited = RateLimitedError(error.reason, retry_after_s=wait.total_seconds())
-            self.runtime.limits.pause(wait)
 
 
 def _context(claimed: Claim) -> dict[str, object]:

@@ -34,14 +34,15 @@ def hold_back_released(session: Session, results: Sequence[Result]) -> list[Resu
     A removal that began before this transaction does not see the import yet: it is under way, or it has
     ended since the import began.
     """
-    imported = {
-        str(verdict.facts["remote_credential_id"]): claim
+    captures = [
+        (claim, str(verdict.facts["remote_credential_id"]))
         for claim, verdict in results
         if claim.step is Step.CAPTURE and "remote_credential_id" in verdict.facts
-    }
-    if not imported:
+    ]
+    if not captures:
         return list(results)
-    began_at = min(claim.started_at for claim in imported.values())
+    imported = {credential_id for _, credential_id in captures}
+    began_at = min(claim.started_at for claim, _ in captures)
     under_way = and_(
         col(Connection.remote_credential_id).in_(list(imported)),
         col(Connection.state) == State.REMOVING,

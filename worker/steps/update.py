@@ -9,6 +9,13 @@ from worker.queue.verdict import Claim, Verdict
 from worker.steps.wanted import changes, wanted_of
 
 
+class SyncNotFoundError(TransientError):
+    """The sync to be changed is gone, or the API does not find it at the moment."""
+
+    code = "sync_not_found"
+    advice = "Nothing to do: if the sync is gone, the connection becomes degraded and says what to do."
+
+
 async def update(claim: Claim, api: ManagementApi, plans: Plans) -> Verdict:
     """Send what differs, and nothing else."""
     wanted = wanted_of(claim, plans)
@@ -19,7 +26,7 @@ async def update(claim: Claim, api: ManagementApi, plans: Plans) -> Verdict:
             await api.update_sync(remote.id, changed)
     except NotFoundError as exc:
         # the watching will find out whether it is really gone; then it is created again with these wishes
-        raise TransientError(f"the sync to change was not found: {exc}") from exc
+        raise SyncNotFoundError(f"the sync to change was not found: {exc}") from exc
     return Verdict(
         did="updated" if changed else "unchanged",
         why=f"changed {', '.join(sorted(changed))}" if changed else "already as wanted",

@@ -1,6 +1,8 @@
 """Capture: the API becomes the only keeper of a credential, and nobody quotes it."""
 
+import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -12,8 +14,8 @@ from tests.support.remote import Remote, answers
 from tests.support.rows import a_claim, a_connection, a_tenant
 from worker.errors import ApiRejectedError, NotFoundError, TransientError, UnreadableSecretError
 from worker.management import ManagementApi
-from worker.steps.capture import capture
-from worker.steps.verdict import Claim
+from worker.queue.verdict import Claim, Verdict
+from worker.steps.capture import capture as capturing
 from worker.steps.wanted import CONNECTION_KEY
 
 SECRET = 'pä55"wörd\\with\nodd characters'
@@ -29,9 +31,14 @@ def vault() -> Vault:
 
 
 def sealed_claim(vault: Vault, body: Any = None, **columns: Any) -> Claim:
-    tenant = a_tenant()
-    sealed = vault.seal(json.dumps(body or BODY).encode(), context=str(tenant.id))
-    return a_claim(a_connection(tenant, sealed_credential=sealed, **columns), tenant)
+    connection = a_connection(a_tenant(), **columns)
+    sealed = vault.seal(json.dumps(body or BODY).encode(), context=str(connection.id))
+    connection.sealed_credential = sealed
+    return a_claim(connection)
+
+
+def capture(claim: Claim, api: ManagementApi, vault: Vault) -> Verdict:
+    return asyncio.run(capturing(claim, api, vault))
 
 
 def test_sealed_credential_is_imported(remote: Remote, api: ManagementApi, vault: Vault) -> None:
@@ -42,7 +49,7 @@ def test_sealed_credential_is_imported(remote: Remote, api: ManagementApi, vault
 
     (credential,) = remote.credentials.values()
     assert credential["properties"] == BODY["properties"]
-    assert credential["metadata"] == {"theirs": 1, CONNECTION_KEY: str(claim.connection.id)}
+    assert credential["metadata"] == {"theirs": 1, CONNECTION_KEY: str(claim.connection_id)}
     assert verdict.move is State.CAPTURED
     assert verdict.facts == {"remote_credential_id": credential["id"], "sealed_credential": None}
 
@@ -86,10 +93,10 @@ def test_retired_key_is_named(api: ManagementApi) -> None:
     assert "GANGWAY_VAULT_KEYS" in caught.value.advice
 
 
-def test_another_tenants_secret_is_not_used(remote: Remote, api: ManagementApi, vault: Vault) -> None:
-    """A sealed value that was copied from another tenant's row never reaches the API."""
+def test_another_connections_secret_is_not_used(remote: Remote, api: ManagementApi, vault: Vault) -> None:
+    """A sealed value that was copied from another row, even of the same tenant, never reaches the API."""
     claim = sealed_claim(vault)
-    claim.connection.tenant_id = a_tenant().id
+    claim = replace(claim, connection_id=a_connection(a_tenant(id=claim.tenant_id)).id)
 
     with pytest.raises(UnreadableSecretError):
         capture(claim, api, vault)

@@ -1,5 +1,7 @@
 """Create: exactly one sync for each connection, whatever became of earlier requests."""
 
+import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -23,10 +25,10 @@ from worker.errors import (
 )
 from worker.management import ManagementApi
 from worker.plans import Plans
-from worker.rows.claims import ClaimLostError
-from worker.steps.create import INTENT_HOLDS, Creating, create, facts_after_error
+from worker.queue.claims import ClaimLostError
+from worker.queue.verdict import Claim, Verdict
+from worker.steps.create import INTENT_HOLDS_S, Creating, create, facts_after_error
 from worker.steps.streams import Streams
-from worker.steps.verdict import Claim, Verdict
 from worker.steps.wanted import CONNECTION_KEY
 
 SETTLE = timedelta(seconds=60)
@@ -40,16 +42,22 @@ def frozen() -> Any:
 
 
 @pytest.fixture
-def noted() -> list[datetime]:
+def noted() -> list[Claim]:
     return []
 
 
+def creating(api: ManagementApi, noted: list[Claim] | None = None) -> Creating:
+    async def note(claim: Claim) -> None:
+        if noted is not None:
+            noted.append(claim)
+
+    return Creating(api, Plans.load(), Streams(api), settle=SETTLE, note_intent=note)
+
+
 @pytest.fixture
-def run(api: ManagementApi, noted: list[datetime]) -> Callable[[Claim], Verdict]:
-    creating = Creating(
-        api, Plans.load(), Streams(api), settle=SETTLE, note_intent=lambda _claim, at: noted.append(at)
-    )
-    return lambda claim: create(claim, creating)
+def run(api: ManagementApi, noted: list[Claim]) -> Callable[[Claim], Verdict]:
+    how = creating(api, noted)
+    return lambda claim: asyncio.run(create(claim, how))
 
 
 def claimed(**columns: Any) -> Claim:
@@ -62,7 +70,7 @@ def claimed(**columns: Any) -> Claim:
 
 def ours(claim: Claim, **values: Any) -> dict[str, Any]:
     """A sync at the API that carries our connection's id."""
-    return {"metadata": {CONNECTION_KEY: str(claim.connection.id)}, **as_planned(), **values}
+    return {"metadata": {CONNECTION_KEY: str(claim.connection_id)}, **as_planned(), **values}
 
 
 def as_planned() -> dict[str, Any]:
@@ -80,7 +88,7 @@ def test_first_try_creates_without_looking(remote: Remote, run: Callable[[Claim]
     (sync,) = remote.syncs.values()
     assert verdict.move is State.BACKFILLING
     assert verdict.facts["remote_sync_id"] == sync["id"]
-    assert verdict.facts["applied_revision"] == claim.connection.revision
+    assert verdict.facts["applied_revision"] == claim.revision
     assert verdict.facts["backfill_started_at"] == NOW
 
 
@@ -97,15 +105,13 @@ def test_create_says_what_the_plan_wants(remote: Remote, run: Callable[[Claim], 
         **as_planned(),
         "credential_id": "cred_1",
         "sync_frequency": "continuous",
-        "metadata": {"crm": 7, CONNECTION_KEY: str(claim.connection.id)},
+        "metadata": {"crm": 7, CONNECTION_KEY: str(claim.connection_id)},
         "external_id": "org_1",
     }
-    assert remote.requests[-1].headers["Idempotency-Key"] == f"{claim.connection.id}.1"
+    assert remote.requests[-1].headers["Idempotency-Key"] == f"{claim.connection_id}.1"
 
 
-def test_lost_answer_is_adopted(
-    remote: Remote, run: Callable[[Claim], Verdict], noted: list[datetime]
-) -> None:
+def test_lost_answer_is_adopted(remote: Remote, run: Callable[[Claim], Verdict], noted: list[Claim]) -> None:
     """After a create whose answer was lost, the sync it made is found by our id and taken over."""
     claim = claimed(earlier=NOW - timedelta(seconds=1))
     sync = remote.add_sync(**ours(claim))
@@ -129,7 +135,7 @@ def test_late_commit_is_waited_for(remote: Remote, run: Callable[[Claim], Verdic
 
 
 def test_after_the_wait_it_is_created(
-    remote: Remote, run: Callable[[Claim], Verdict], noted: list[datetime]
+    remote: Remote, run: Callable[[Claim], Verdict], noted: list[Claim]
 ) -> None:
     """Once the earlier create cannot come true any more another one is sent, noted before it is."""
     claim = claimed(earlier=NOW - SETTLE)
@@ -138,10 +144,10 @@ def test_after_the_wait_it_is_created(
     run(claim)
 
     assert len(remote.syncs) == 1
-    assert noted == [NOW]
+    assert len(noted) == 1
 
 
-def assert_noted(request: httpx.Request, noted: list[datetime]) -> None:
+def assert_noted(request: httpx.Request, noted: list[Claim]) -> None:
     assert noted or request.url.path != "/v1/syncs" or request.method != "POST"
 
 
@@ -149,20 +155,18 @@ def assert_noted(request: httpx.Request, noted: list[datetime]) -> None:
     "claim",
     [
         lambda: claimed(earlier=NOW - SETTLE),
-        lambda: replace(claimed(), started_at=NOW - 2 * INTENT_HOLDS),
+        lambda: replace(claimed(), claimed_s=time.monotonic() - 2 * INTENT_HOLDS_S),
     ],
     ids=["a second try", "a first try, frozen since it was claimed"],
 )
 def test_lost_claim_creates_nothing(remote: Remote, api: ManagementApi, claim: Callable[[], Claim]) -> None:
     """Where the intent cannot be noted, since another worker holds the row, nothing is sent."""
 
-    def lost(_claim: Claim, _at: datetime) -> None:
+    async def lost(_claim: Claim) -> None:
         raise ClaimLostError("another worker holds this connection")
 
-    creating = Creating(api, Plans.load(), Streams(api), settle=SETTLE, note_intent=lost)
-
     with pytest.raises(ClaimLostError):
-        create(claim(), creating)
+        asyncio.run(create(claim(), replace(creating(api), note_intent=lost)))
 
     assert remote.count(CREATE) == 0
 
@@ -226,6 +230,49 @@ def test_credential_refreshed_in_place_keeps_the_sync(
     assert remote.called() == ["GET /v1/syncs"]
 
 
+@pytest.mark.parametrize("found_by_mark", [True, False])
+def test_known_sync_counts_without_its_mark(
+    remote: Remote, run: Callable[[Claim], Verdict], found_by_mark: bool
+) -> None:
+    """Another tool replaced the sync's metadata: it is still ours, and stays the only one."""
+    claim = claimed(remote_sync_id="known", revision=2)
+    remote.add_sync(**ours(claim, id="known", metadata={"crm": 7}))
+    if found_by_mark:
+        remote.add_sync(**ours(claim, id="surplus"))
+
+    verdict = run(claim)
+
+    assert set(remote.syncs) == {"known"}
+    assert verdict.facts["remote_sync_id"] == "known"
+    assert verdict.facts["applied_revision"] == 1, "the mark is still to be put back"
+
+
+def test_unmarked_sync_of_the_old_credential_is_replaced(
+    remote: Remote, run: Callable[[Claim], Verdict]
+) -> None:
+    """With a new credential the known sync goes, also when its mark is gone: no orphan stays behind."""
+    claim = claimed(remote_sync_id="known", remote_credential_id="cred_new")
+    remote.add_sync(**ours(claim, id="known", credential_id="cred_old", metadata={"crm": 7}))
+
+    verdict = run(claim)
+
+    assert set(remote.syncs) == {verdict.facts["remote_sync_id"]} != {"known"}
+
+
+@pytest.mark.parametrize("skew", [timedelta(hours=-1), timedelta(hours=1)])
+def test_settling_does_not_depend_on_the_hosts_clock(
+    remote: Remote, run: Callable[[Claim], Verdict], skew: timedelta
+) -> None:
+    """How long ago an earlier create was sent is told by the database's clock alone."""
+    claim = claimed(earlier=NOW - timedelta(seconds=20))
+
+    with time_machine.travel(NOW + skew, tick=False), pytest.raises(StillUncertainError) as caught:
+        run(claim)
+
+    assert caught.value.retry_after_s == 40
+    assert remote.count(CREATE) == 0
+
+
 def test_vanished_sync_is_created_again(remote: Remote, run: Callable[[Claim], Verdict]) -> None:
     """A sync that somebody deleted at the API is replaced when the customer sends a credential again."""
     verdict = run(claimed(remote_sync_id="deleted"))
@@ -248,8 +295,7 @@ def test_what_a_create_cannot_say_is_left_to_an_update(
     verdict = run(claim)
 
     assert remote.count("PATCH") == 0
-    assert verdict.facts["applied_revision"] == claim.connection.revision - 1
-    assert verdict.wait == timedelta(0)
+    assert verdict.facts["applied_revision"] == claim.revision - 1
 
 
 def test_adopted_sync_that_differs_is_outdated(remote: Remote, run: Callable[[Claim], Verdict]) -> None:
@@ -292,9 +338,8 @@ def test_uncertain_outcome_keeps_the_intent(error: Any) -> None:
 
 def test_deleted_stream_is_looked_up_again(remote: Remote, api: ManagementApi) -> None:
     """When the stream was deleted and is another one now, the create is sent once more, to that one."""
-    streams = Streams(api)
-    creating = Creating(api, Plans.load(), streams, settle=SETTLE, note_intent=lambda *_: None)
-    create(claimed(), creating)
+    how = creating(api)
+    asyncio.run(create(claimed(), how))
     remote.streams.clear()
     remote.before = lambda request: (
         answers(404, {"summary": "Not found: no stream"})(request)
@@ -304,7 +349,7 @@ def test_deleted_stream_is_looked_up_again(remote: Remote, api: ManagementApi) -
         else None
     )
 
-    verdict = create(claimed(), creating)
+    verdict = asyncio.run(create(claimed(), how))
 
     (stream_id,) = remote.streams
     assert remote.body(CREATE)["stream_id"] == stream_id
@@ -318,7 +363,7 @@ def test_refused_create_is_refused_once(remote: Remote, run: Callable[[Claim], V
     with pytest.raises(NotFoundError):
         run(claimed())
 
-    assert remote.count(CREATE) <= 2
+    assert remote.count(CREATE) == 1
 
 
 def test_stream_is_looked_up_once_for_many(remote: Remote, run: Callable[[Claim], Verdict]) -> None:

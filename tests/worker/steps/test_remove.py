@@ -1,5 +1,6 @@
 """Remove: nothing of a connection stays behind at the API, and nothing of anybody else goes."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -12,8 +13,8 @@ from tests.support.remote import Remote, answers
 from tests.support.rows import NOW, a_claim, a_connection, a_tenant
 from worker.errors import ApiUnavailableError, StillUncertainError
 from worker.management import ManagementApi
-from worker.steps.remove import remove
-from worker.steps.verdict import Claim, Verdict
+from worker.queue.verdict import Claim, Verdict
+from worker.steps.remove import CredentialKeptError, remove
 from worker.steps.wanted import CONNECTION_KEY
 
 SETTLE = timedelta(seconds=60)
@@ -28,7 +29,13 @@ def frozen() -> Any:
 
 @pytest.fixture
 def run(api: ManagementApi) -> Run:
-    return lambda claim, shared=False: remove(claim, api, settle=SETTLE, is_shared=lambda _claim: shared)
+    def removed(claim: Claim, *, shared: bool = False) -> Verdict:
+        async def is_shared(_credential_id: str) -> bool:
+            return shared
+
+        return asyncio.run(remove(claim, api, settle=SETTLE, is_shared=is_shared))
+
+    return removed
 
 
 def claimed(remote: Remote, *, sync: bool = True, **columns: Any) -> Claim:
@@ -67,17 +74,10 @@ def test_shared_credential_stays(remote: Remote, run: Run) -> None:
     assert set(remote.credentials) == {"cred_1"}
 
 
-def test_named_credential_stays(remote: Remote, run: Run) -> None:
-    """A credential that an event named by id is not ours to delete."""
-    run(claimed(remote, overrides={"credential_id": "cred_1"}))
-
-    assert set(remote.credentials) == {"cred_1"}
-
-
 def test_strays_go_too(remote: Remote, run: Run) -> None:
     """A sync that a lost create left behind is found by our id and deleted; a stranger's is not."""
     claim = claimed(remote)
-    remote.add_sync(metadata={CONNECTION_KEY: str(claim.connection.id)})
+    remote.add_sync(metadata={CONNECTION_KEY: str(claim.connection_id)})
     stranger = remote.add_sync(metadata={CONNECTION_KEY: "another"})
 
     run(claim)
@@ -88,7 +88,7 @@ def test_strays_go_too(remote: Remote, run: Run) -> None:
 def test_credential_whose_import_was_never_answered_goes_too(remote: Remote, run: Run) -> None:
     """An import that was carried out, but whose reply was lost, leaves nothing behind either."""
     claim = claimed(remote, sync=False, remote_credential_id=None, clock={"credential": "2026-01-01"})
-    marked = {CONNECTION_KEY: str(claim.connection.id)}
+    marked = {CONNECTION_KEY: str(claim.connection_id)}
     remote.credentials["cred_lost"] = {"id": "cred_lost", "metadata": marked}
 
     run(claim)
@@ -110,7 +110,7 @@ def test_uncertain_create_is_waited_for(remote: Remote, run: Run) -> None:
 def test_after_the_wait_the_late_sync_goes(remote: Remote, run: Run) -> None:
     """What was committed late is found and deleted once nothing more can come."""
     claim = claimed(remote, sync=False, earlier=NOW - SETTLE)
-    remote.add_sync(metadata={CONNECTION_KEY: str(claim.connection.id)})
+    remote.add_sync(metadata={CONNECTION_KEY: str(claim.connection_id)})
 
     run(claim)
 
@@ -142,11 +142,39 @@ def test_what_is_already_gone_counts_as_deleted(remote: Remote, run: Run) -> Non
 
 
 @pytest.mark.parametrize("status", [400, 409, 422])
-def test_credential_in_use_elsewhere_is_left(remote: Remote, run: Run, status: int) -> None:
-    """A credential that the API refuses to delete is in use, and holds up no removal."""
+def test_refused_delete_of_a_credential_is_told(remote: Remote, run: Run, status: int) -> None:
+    """A removal is not done while the credential is still there: the refusal says why, and what to do."""
     remote.before = answers(status, {"summary": "in use"}, to="DELETE /v1/credentials")
 
-    assert run(claimed(remote)).move is State.REMOVED
+    with pytest.raises(CredentialKeptError, match="cred_1 was not deleted: in use") as caught:
+        run(claimed(remote))
+
+    assert "syncs" in caught.value.advice
+
+
+@pytest.mark.parametrize("named", ["CRED_1", "cred_1"])
+def test_named_credential_is_not_ours_however_it_is_spelled(remote: Remote, run: Run, named: str) -> None:
+    """An API may spell an id in its own way; the credential that an event named still stays."""
+    run(claimed(remote, overrides={"credential_id": named}))
+
+    assert set(remote.credentials) == {"cred_1"}
+
+
+def test_imported_credential_goes_though_it_was_named_later(remote: Remote, run: Run) -> None:
+    """An operator retried by the id of what an import of ours had made: our mark shows that it is ours."""
+    claim = claimed(
+        remote, overrides={"credential_id": "cred_1"}, clock={"credential": "2026-01-01T00:00:00+00:00"}
+    )
+    remote.credentials["cred_1"]["metadata"] = {CONNECTION_KEY: str(claim.connection_id)}
+
+    run(claim)
+
+    assert remote.credentials == {}
+
+
+def test_removed_credential_is_remembered(remote: Remote, run: Run) -> None:
+    """An import of the same account that was under way meanwhile can find out that it must be repeated."""
+    assert run(claimed(remote)).facts["released_credential_id"] == "cred_1"
 
 
 def test_trouble_is_tried_again(remote: Remote, run: Run) -> None:

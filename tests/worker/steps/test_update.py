@@ -1,5 +1,7 @@
 """Update: what differs is sent, and nothing else."""
 
+import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,11 +9,11 @@ import pytest
 from models import State
 from tests.support.remote import Remote
 from tests.support.rows import a_claim, a_connection, a_tenant
-from worker.errors import NotFoundError, PlanError
+from worker.errors import PlanError
 from worker.management import ManagementApi
 from worker.plans import Plans
-from worker.steps.update import update
-from worker.steps.verdict import Claim, Verdict
+from worker.queue.verdict import Claim, Verdict
+from worker.steps.update import SyncNotFoundError, update
 from worker.steps.wanted import CONNECTION_KEY
 
 PLANNED = Plans.load().provider("default", "stripe").collection_ids
@@ -24,10 +26,10 @@ def watched(state: State = State.READY, **columns: Any) -> Claim:
 
 
 def run(claim: Claim, remote: Remote, api: ManagementApi, **sync: Any) -> Verdict:
-    marked = {CONNECTION_KEY: str(claim.connection.id)}
+    marked = {CONNECTION_KEY: str(claim.connection_id)}
     as_planned = {"name": "Choam - stripe", "collection_ids": PLANNED, "metadata": marked}
     remote.add_sync(id="s1", **as_planned | sync)
-    return update(claim, api, Plans.load())
+    return asyncio.run(update(claim, api, Plans.load()))
 
 
 LIMIT = {"allowed_requests": 5, "interval": 60, "max_concurrent_requests": 0}
@@ -75,17 +77,16 @@ def test_metadata_of_others_is_kept(remote: Remote, api: ManagementApi) -> None:
 
     run(claim, remote, api, metadata={"theirs": True})
 
-    expected = {"theirs": True, "crm": 7, CONNECTION_KEY: str(claim.connection.id)}
+    expected = {"theirs": True, "crm": 7, CONNECTION_KEY: str(claim.connection_id)}
     assert remote.body("PATCH") == {"metadata": expected}
 
 
 def test_revision_is_applied(remote: Remote, api: ManagementApi) -> None:
-    """Afterwards the revision that was claimed counts as applied, and the next poll is due at once."""
+    """Afterwards the revision that was claimed counts as applied, no trouble is left, and nothing is due."""
     verdict = run(watched(overrides={"name": "Mine"}), remote, api)
 
-    assert verdict.facts == {"applied_revision": 3}
-    assert verdict.wait is not None
-    assert not verdict.wait
+    assert verdict.facts == {"applied_revision": 3, "change_problem": None}
+    assert verdict.wait is None
     assert verdict.why == "changed name"
 
 
@@ -112,21 +113,22 @@ def test_stream_cannot_be_changed(remote: Remote, api: ManagementApi) -> None:
     """Another stream than the sync's is reported with what to do, and nothing is sent for it."""
     verdict = run(watched(overrides={"stream_id": "another"}), remote, api, stream_id="first")
 
-    assert verdict.problem is not None
-    assert verdict.problem.code == "stream_immutable"
+    told = verdict.facts["change_problem"]
+    assert isinstance(told, dict)
+    assert told["code"] == "stream_immutable"
+    assert "tenant.deleted" in told["advice"]
     assert remote.count("PATCH") == 0
 
 
-def test_vanished_sync_is_an_error(api: ManagementApi) -> None:
-    """A sync that is gone cannot be changed."""
-    with pytest.raises(NotFoundError):
-        update(watched(), api, Plans.load())
+def test_vanished_sync_is_tried_again(api: ManagementApi) -> None:
+    """A sync that is not found cannot be changed; whether it is gone for good is for the watching to say."""
+    with pytest.raises(SyncNotFoundError):
+        asyncio.run(update(watched(), api, Plans.load()))
 
 
 def test_plan_that_is_gone_is_an_error(api: ManagementApi) -> None:
     """A plan that has left the plans file is named."""
-    claim = watched()
-    claim.tenant.plan = "gold"
+    claim = replace(watched(), plan="gold")
 
     with pytest.raises(PlanError, match="'gold'"):
-        update(claim, api, Plans.load())
+        asyncio.run(update(claim, api, Plans.load()))
