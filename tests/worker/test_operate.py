@@ -16,6 +16,7 @@ from models import MIGRATIONS, Attempt, AttemptOutcome, Connection, State, Step,
 from worker.cli import app
 from worker.cli.sending import SendError, local_intake, signed_headers
 from worker.cli.tables import age, next_action, plain
+from worker.queue.history import write_moves
 from worker.settings import STACK_FILE, settings
 from worker.stack.configuration import configure
 from worker.stack.envfile import write_env_file
@@ -99,7 +100,7 @@ class TestStatus:
         )
         with stack.write() as session:
             session.add(connection)
-            session.add(connection.transition_to(State.FAILED, why="the key was refused"))
+            write_moves(session, [connection.transition_to(State.FAILED, why="the key was refused")])
             session.add(
                 Attempt(
                     connection_id=connection.id,

@@ -30,6 +30,7 @@ from worker.management import ManagementApi
 from worker.management.client import MAX_CALLS
 from worker.queue.claims import claim
 from worker.queue.desired import apply_desired
+from worker.queue.history import write_moves
 from worker.queue.want import want_work
 from worker.runtime import Runtime
 from worker.settings import Settings
@@ -103,7 +104,7 @@ def as_an_event_would(runtime: Runtime, row: Connection, **changes: Any) -> None
             setattr(connection, name, value)
         connection.revision += 1
         given = "sealed_credential" in changes
-        session.add_all(apply_desired(tenant, connection, credential_given=given))
+        write_moves(session, apply_desired(tenant, connection, credential_given=given))
         session.flush()
         want_work(session, [connection], now=runtime.database.now(session))
 
