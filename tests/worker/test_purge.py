@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from foundation.database import new_id, utc_now
-from models import Attempt, AttemptOutcome, InboundEvent, State, Step, Tenant, Transition
+from models import Attempt, AttemptOutcome, Connection, InboundEvent, State, Step, Tenant, Transition
 from tests.support.rows import NOW, a_tenant, add, added, all_of, stored
 from worker import purge as purging
 from worker.purge import oldest_id_of, purge
@@ -92,7 +92,7 @@ def test_much_old_history_goes_in_bounded_steps(runtime: Runtime, monkeypatch: p
     deleted: list[int] = []
 
     def note(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if statement.startswith("DELETE"):
+        if statement.startswith("DELETE") and cursor.rowcount:
             deleted.append(cursor.rowcount)
 
     event.listen(runtime.database.engine, "after_cursor_execute", note)
@@ -164,20 +164,22 @@ def test_many_secrets_are_erased_in_bounded_steps(runtime: Runtime, monkeypatch:
     assert {stored(runtime.database, row).sealed_credential for row in rows} == {None}
 
 
-def test_removed_tenants_are_forgotten(runtime: Runtime) -> None:
-    """What a removed tenant was called goes with its history; who is here, or left lately, is kept."""
-    old = limit_of(runtime) - A_MINUTE
-    gone = a_tenant(name="Choam", is_removed=True, updated_at=old, metadata_={"a": 1})
-    lately = a_tenant(name="Corrino", is_removed=True, metadata_={"a": 1})
-    here = a_tenant(name="Atreides", updated_at=old, metadata_={"a": 1})
-    add(runtime.database, gone, lately, here)
+def test_tenants_that_were_never_announced_are_forgotten(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistyped id leaves nothing behind; who is announced, or may still be, is kept."""
+    monkeypatch.setattr(purging, "TENANTS_PER_STEP", 2)
+    old = utc_now() - timedelta(days=runtime.settings.unannounced_days) - A_MINUTE
+    strangers = [a_tenant(is_announced=False, updated_at=old) for _ in range(5)]
+    young, known = a_tenant(is_announced=False), a_tenant(updated_at=old)
+    add(runtime.database, *strangers, young, known)
+    for tenant in (*strangers, young, known):
+        added(runtime.database, tenant, state=State.AWAITING_CREDENTIAL, sealed_credential="k.1")
 
     purge(runtime)
 
-    kept = {row.id: (row.name, row.metadata_) for row in all_of(runtime.database, Tenant)}
-    assert kept[gone.id] == (None, {})
-    assert kept[lately.id] == ("Corrino", {"a": 1})
-    assert kept[here.id] == ("Atreides", {"a": 1})
+    assert {row.id for row in all_of(runtime.database, Tenant)} == {young.id, known.id}
+    assert {row.tenant_id for row in all_of(runtime.database, Connection)} == {young.id, known.id}
 
 
 @given(st.timedeltas(timedelta(days=-18_000), timedelta(days=18_000)))

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from foundation.queue import Role
 from models import ChangeCursor, Lane, State, Step
@@ -105,3 +106,18 @@ def test_one_sweep_at_a_time(runtime: Runtime, woken: Woken) -> None:
         assert run(runtime) == {}
 
     assert run(runtime) == {Step.CAPTURE: 1}
+
+
+def test_broker_that_is_away_is_no_failure_of_the_sweep(
+    runtime: Runtime, woken: Woken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the broker nobody can be woken: the next sweep finds the same rows."""
+
+    def away(_app: object) -> dict[str, int]:
+        raise RedisConnectionError
+
+    monkeypatch.setattr(swept, "backlog", away)
+    row = added(runtime.database)
+
+    assert run(runtime) == {Step.CAPTURE: 0}
+    assert work_of(runtime.database, row).fence == 0

@@ -82,8 +82,9 @@ def event(database: Database, taken: Claim, *, removed: bool = False, **columns:
         row.revision += 1
         for name, value in columns.items():
             setattr(row, name, value)
-        write_moves(session, apply_desired(tenant, row, credential_given="sealed_credential" in columns))
+        moves = apply_desired(tenant, row, credential_given="sealed_credential" in columns)
         session.flush()
+        write_moves(session, moves)
         want_work(session, [row], now=NOW)
 
 

@@ -12,7 +12,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from foundation.queue import Role, celery_settings
 from models import Step
 from worker.app import ONBOARDING, POLLING
-from worker.queue.wakeups import Waker, wake
+from worker.queue import wakeups
+from worker.queue.wakeups import WAITING_AT_MOST, Waker, wake, wake_if_room
 
 REFUSING = "redis://127.0.0.1:1/0"
 WAIT_S = 10
@@ -66,6 +67,26 @@ def test_broker_that_is_down_is_told(app: Celery, monkeypatch: pytest.MonkeyPatc
 def test_broker_that_refuses_is_a_broker_that_is_down(app: Celery) -> None:
     """The same by the real way to a broker that is not there."""
     assert wake(app, Step.CREATE) is False
+
+
+@pytest.mark.parametrize(
+    ("waiting", "is_sent"), [(0, True), (WAITING_AT_MOST - 1, True), (WAITING_AT_MOST, False), (10**6, False)]
+)
+def test_long_queue_gets_no_further_message(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, waiting: int, is_sent: bool
+) -> None:
+    """Messages that wait already will find the work."""
+    sent: list[str] = []
+    monkeypatch.setattr(wakeups, "backlog", lambda _app, queues: dict.fromkeys(queues, waiting))
+    monkeypatch.setattr(app, "send_task", lambda task, **_: sent.append(task))
+
+    assert wake_if_room(app, Step.CREATE) is is_sent
+    assert sent == ([Step.CREATE] if is_sent else [])
+
+
+def test_queue_that_nobody_can_ask_gets_no_message(app: Celery) -> None:
+    """A broker that does not answer is left to the sweep."""
+    assert wake_if_room(app, Step.CREATE) is False
 
 
 def test_the_first_goes_at_once_and_those_after_it_become_one() -> None:
