@@ -15,7 +15,7 @@ import aiohttp
 from foundation.database import Database, utc_now
 from foundation.migrations import upgrade
 from models import MIGRATIONS, State
-from tests.support.rows import a_connection, a_tenant
+from tests.support.rows import a_connection, a_tenant, a_work
 
 T = TypeVar("T")
 PER_REQUEST: Final = 1_000
@@ -99,9 +99,9 @@ def _rows(each: Watched) -> Sequence[Any]:
         health="healthy",
         initial_backfill_completed_at=now,
         ready_at=now,
-        due_at=now + timedelta(seconds=random.uniform(0, PACE_S)),
     )
-    return tenant, connection
+    due_at = now + timedelta(seconds=random.uniform(0, PACE_S))
+    return tenant, connection, a_work(connection, due_at=due_at)
 
 
 def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

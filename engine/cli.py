@@ -1,23 +1,23 @@
-"""The engine's commands: `migrate`, `web`, `work`, `reseal`, and for operators `organisation` and `token`."""
+"""The engine's commands: to migrate, serve and work, and for operators."""
 
 import os
 import threading
-from types import FrameType
 from typing import Annotated
 
 import structlog
 import typer
-import uvicorn
 from sqlalchemy.exc import OperationalError
 
 from engine.access import AccessError
 from engine.operators import organisations, tokens
 from engine.schema import SchemaError, migrate, open_database
 from engine.settings import Settings, SettingsError, misspelt_variables
+from engine.sync_changes import restart_followers
 from foundation.database import Database
 from foundation.environment import warning_of
 from foundation.logs import configure_logs
 from foundation.secret_shapes import MASK, SECRET_VALUES
+from foundation.server import Server
 from foundation.vault import VaultError
 
 log = structlog.get_logger(__name__)
@@ -47,16 +47,14 @@ def web(
     settings = _settings()
     open_database(settings).dispose()
     stopping = threading.Event()
-    config = uvicorn.Config(
+    server = Server(
         create_app(settings, stopping=stopping),
         host=host,
         port=port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=LONGEST_ANSWER_S,
+        grace_s=LONGEST_ANSWER_S,
+        on_signal=stopping.set,  # so that long polls answer at once
     )
-    Server(config, stopping).run()
+    server.run()
 
 
 @app.command("work")
@@ -82,16 +80,12 @@ def reseal_command() -> None:
         raise typer.Exit(1)
 
 
-class Server(uvicorn.Server):
-    """Tells long polls to answer as soon as a signal says stop."""
-
-    def __init__(self, config: uvicorn.Config, stopping: threading.Event) -> None:
-        super().__init__(config)
-        self._stopping = stopping
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._stopping.set()
-        super().handle_exit(sig, frame)
+@app.command("restart-followers")
+def restart_followers_command() -> None:
+    """Have all who follow the changes of syncs begin again; to be run after a backup has been restored."""
+    database = open_database(_settings())
+    restart_followers(database)
+    database.dispose()
 
 
 def main() -> None:

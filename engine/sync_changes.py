@@ -99,7 +99,12 @@ def adopt_database(database: Database) -> None:
     with database.read() as session:
         if session.exec(select(SyncFeed.home)).one() == _home(session):
             return
-    retrying(database, _renumber)
+    retrying(database, _adopt)
+
+
+def restart_followers(database: Database) -> None:
+    """Answer 410 to all cursors of before, so that followers start again."""
+    retrying(database, lambda session: _begin_epoch(session, on_sqlite=database.is_sqlite))
 
 
 def _page(
@@ -169,12 +174,20 @@ def _home(session: Session) -> str:
     return str(session.connection().scalar(parts))
 
 
-def _renumber(session: Session) -> None:
-    home = _home(session)
+def _adopt(session: Session) -> None:
+    """Begin an epoch, unless another process that has just started did."""
     feed = session.exec(select(SyncFeed).with_for_update()).one()
-    if feed.home == home:
+    if feed.home != _home(session):
+        _begin_epoch(session, on_sqlite=False)
+
+
+def _begin_epoch(session: Session, *, on_sqlite: bool) -> None:
+    """Begin a new epoch. On PostgreSQL all changes get the id of this transaction."""
+    feed = session.exec(select(SyncFeed).with_for_update()).one()
+    feed.epoch = uuid4().hex
+    if on_sqlite:
         return
-    feed.home, feed.epoch = home, uuid4().hex
+    feed.home = _home(session)
     xid = cast(cast(func.pg_current_xact_id(), String), BigInteger)
     session.exec(update(SyncChange).values(change=xid).execution_options(synchronize_session=False))
     session.exec(update(Organization).values(sync_changes_forgotten=0))

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from typing import Final
 from uuid import UUID
@@ -64,7 +65,7 @@ def work(settings: Settings) -> int:
         is_crowded=Crowd(publisher),
     )
     LeaseKeeper(reader.leases, partial(_renew, reader), every_s=RENEW_EVERY_S)
-    app = create_celery(broker_url, reader)
+    app = create_celery(broker_url, reader, timedelta(days=settings.changes_kept_days))
     watchdog = Watchdog(lambda: sum(backlog(publisher, QUEUES).values()), limit_s=STALLED_AFTER_S)
 
     def stop(exitcode: int, **_: object) -> None:

@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError
 from redis.retry import Retry
 
 BROKER_SCHEMES: Final = ("redis", "rediss")
@@ -41,15 +42,15 @@ def redis_client(
 ) -> Redis:
     """Create a thread-safe client for the broker's Redis.
 
-    A command is sent again once, at once, if its connection turns out to be dead: after a restart of Redis
-    every pooled connection is. A command that timed out is not sent again, so no call takes longer than
-    both timeouts twice.
+    A command is sent again once, at once and on a new connection, if its connection turns out to be dead,
+    as every pooled one is after a restart of Redis, or to lead to a server that has become a replica. A
+    command that timed out is not sent again, so no call takes longer than both timeouts twice.
     """
     return Redis.from_url(
         _spelled_for_redis_py(url),
         socket_timeout=read_timeout_s,
         socket_connect_timeout=connect_timeout_s,
-        retry=Retry(NoBackoff(), retries=1, supported_errors=(RedisConnectionError,)),
+        retry=Retry(NoBackoff(), retries=1, supported_errors=(RedisConnectionError, ReadOnlyError)),
     )
 
 

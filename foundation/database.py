@@ -1,5 +1,7 @@
 """SQLite and PostgreSQL behind one face: short write transactions, read transactions, UTC everywhere."""
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -19,6 +21,7 @@ from foundation.postgresql import PostgresqlOptions, postgresql_engine
 from foundation.turns import WriterTurns, alone
 
 SQLITE_BUSY_TIMEOUT_S: Final = 30.0
+RETRY_S: Final = 0.01
 WRITES: Final = "gangway_writes"
 POSTGRESQL_DRIVERS: Final = ("postgresql", "postgresql+psycopg")
 EXPECTED_URL: Final = "expected sqlite:///path or postgresql://user:password@host/name"
@@ -159,6 +162,20 @@ class Database:
         self._reader.dispose()
 
 
+def _use_write_ahead_log(cursor: sqlite3.Cursor, patience_s: float) -> None:
+    """Switch to the log. SQLite does not wait for a writer of a new file here, whatever its busy timeout."""
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(RETRY_S)
+        else:
+            return
+
+
 def _sqlite_engine(url: URL, *, pool_size: int, busy_timeout_s: float, durable: bool = False) -> Engine:
     engine = create_engine(
         url,
@@ -171,8 +188,8 @@ def _sqlite_engine(url: URL, *, pool_size: int, busy_timeout_s: float, durable: 
 
     @event.listens_for(engine, "connect")
     def _configure(connection: object, _record: object) -> None:
-        cursor = connection.cursor()  # type: ignore[attr-defined]  # a DB-API connection has no common type
-        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor: sqlite3.Cursor = connection.cursor()  # type: ignore[attr-defined]  # DB-API has no types
+        _use_write_ahead_log(cursor, busy_timeout_s)
         cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()

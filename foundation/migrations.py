@@ -1,6 +1,7 @@
 """Alembic, driven from code: every service applies its own migrations, however many start at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
@@ -22,20 +23,52 @@ log = structlog.get_logger(__name__)
 MIGRATION_LOCK: Final = 0x6761_6E67  # any constant will do, as long as nobody else locks on it
 
 
+class BrokenReferenceError(Exception):
+    """A migration would leave rows of this table that refer to rows which are gone: a mistake of ours."""
+
+
 def upgrade(database: Database, scripts: Path) -> None:
     """Bring the schema up to date in one transaction; a second process waits and then finds it done.
 
     A schema that a newer release has migrated stays as it is.
     """
-    with database.engine.begin() as connection:
+    with _transaction(database) as connection:
         if not database.is_sqlite:
             _wait_for_our_turn(connection)
-        if _is_newer(_heads_of(connection), _scripts(scripts)):
+        heads = _heads_of(connection)
+        if _is_newer(heads, _scripts(scripts)):
             log.warning("schema.newer", reason="a newer release has migrated this database")
             return
         config = _config(scripts)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        if database.is_sqlite and _heads_of(connection) != heads:
+            _check_references(connection)
+
+
+@contextmanager
+def _transaction(database: Database) -> Iterator[Connection]:
+    """Open the transaction of a migration.
+
+    SQLite changes a table by copying and dropping it, which it refuses for a table that rows refer to. So
+    it does not enforce references here. That can be chosen only before a transaction begins.
+    """
+    with database.engine.connect() as connection:
+        if database.is_sqlite:
+            connection.connection.cursor().execute("PRAGMA foreign_keys=OFF")
+        try:
+            with connection.begin():
+                yield connection
+        finally:
+            if database.is_sqlite:
+                connection.connection.cursor().execute("PRAGMA foreign_keys=ON")
+
+
+def _check_references(connection: Connection) -> None:
+    """Raise if the migration left a row that refers to nothing; the transaction is rolled back then."""
+    broken = connection.execute(text("PRAGMA foreign_key_check")).first()
+    if broken is not None:
+        raise BrokenReferenceError(str(broken[0]))
 
 
 def _wait_for_our_turn(connection: Connection) -> None:

@@ -1,8 +1,9 @@
 """A worker can hang for ever while it answers pings: only progress proves life.
 
 Measured on Celery 5.7 with Redis: a failed acknowledgement leaks a prefetch credit, a half-open connection
-blocks the main loop. Either way messages wait, nothing runs and nothing says so. The watchdog ends such a
-process, and its supervisor starts a new one.
+blocks the main loop. Either way messages wait, nothing runs and nothing says so. Or every thread is stuck in
+a call that never ends: then tasks do run, but none begins or ends. The watchdog ends such a process, and its
+supervisor starts a new one.
 """
 
 import os
@@ -17,6 +18,8 @@ from celery.signals import task_postrun, task_prerun
 
 log = structlog.get_logger()
 
+BUSY_LIMIT_S: Final = 120.0
+"""Tasks here take seconds, so no work that goes on well comes near it."""
 EXIT_STATUS: Final = 75  # EX_TEMPFAIL: start me again
 WaitingMessages = Callable[[], int]
 """How many messages wait for this worker; raises when the broker does not answer."""
@@ -43,9 +46,22 @@ class Progress:
             self.moved_at = self.clock()
 
 
-def is_stalled(progress: Progress, *, waiting: int, since_idle_s: float, limit_s: float) -> bool:
-    """Messages wait, nothing runs, and it has been so for too long."""
-    return waiting > 0 and progress.running == 0 and since_idle_s >= limit_s
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long no task may begin or end although messages wait."""
+
+    idle_s: float
+    """While nothing runs."""
+    busy_s: float = BUSY_LIMIT_S
+    """While something runs."""
+
+    def of(self, running: int) -> float:
+        return self.busy_s if running else self.idle_s
+
+
+def is_stalled(progress: Progress, *, waiting: int, still_s: float, limits: Limits) -> bool:
+    """Return whether messages wait and no task has begun or ended for too long."""
+    return waiting > 0 and still_s >= limits.of(progress.running)
 
 
 class Watchdog:
@@ -56,12 +72,13 @@ class Watchdog:
         waiting: WaitingMessages,
         *,
         limit_s: float,
+        busy_limit_s: float = BUSY_LIMIT_S,
         end: Callable[[int], object] = os._exit,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.progress = Progress(moved_at=clock(), clock=clock)
         self._waiting = waiting
-        self._limit_s = limit_s
+        self._limits = Limits(limit_s, max(limit_s, busy_limit_s))
         self._end = end
         self._clock = clock
         self._waiting_since: float | None = None
@@ -86,12 +103,13 @@ class Watchdog:
             return
         if self._waiting_since is None:
             self._waiting_since = now
-        idle_s = now - max(self.progress.moved_at, self._waiting_since)
-        if is_stalled(self.progress, waiting=waiting, since_idle_s=idle_s, limit_s=self._limit_s):
-            log.error("watchdog.stalled", waiting=waiting, idle_s=round(idle_s, 1))
+        still_s = now - max(self.progress.moved_at, self._waiting_since)
+        if is_stalled(self.progress, waiting=waiting, still_s=still_s, limits=self._limits):
+            running = self.progress.running
+            log.error("watchdog.stalled", waiting=waiting, running=running, still_s=round(still_s, 1))
             self._end(EXIT_STATUS)
 
     def _run(self) -> None:
         while True:
-            time.sleep(self._limit_s / 10)
+            time.sleep(self._limits.idle_s / 10)
             self.look()

@@ -10,7 +10,7 @@ from models.connection import Connection
 from models.inbound_event import InboundEvent
 from models.lifecycle import State, Step, TenantState, tenant_state
 from models.tenant import Tenant
-from models.transition import Transition
+from models.transition import Move, Transition
 from models.work import Lane, Work
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -24,6 +24,7 @@ __all__ = [
     "Connection",
     "InboundEvent",
     "Lane",
+    "Move",
     "Row",
     "State",
     "Step",

@@ -20,7 +20,7 @@ from models.columns import (
     partial_index,
 )
 from models.lifecycle import State, Step, check_transition, next_step
-from models.transition import Transition
+from models.transition import Move
 
 
 class Connection(Row, table=True):
@@ -87,12 +87,10 @@ class Connection(Row, table=True):
         """The step of the lifecycle that this connection asks for."""
         return next_step(self.state, has_sync=self.remote_sync_id is not None)
 
-    def transition_to(
-        self, target: State, *, why: str, attempt: int = 0, task_id: str | None = None
-    ) -> Transition:
-        """Move to another state or raise; the returned history row goes into the same transaction."""
+    def transition_to(self, target: State, *, why: str, attempt: int = 0, task_id: str | None = None) -> Move:
+        """Move to another state or raise; the returned move goes into the same transaction."""
         check_transition(self.state, target)
-        moved = Transition(
+        moved = Move(
             connection_id=self.id,
             tenant_id=self.tenant_id,
             from_state=self.state,

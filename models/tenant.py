@@ -17,6 +17,7 @@ class Tenant(Row, table=True):
     __tablename__ = "tenant"
     __table_args__ = (
         Index("ix_tenant_created_at_id", "created_at", "id"),
+        partial_index("ix_tenant_unannounced", "updated_at", where="NOT is_announced"),
         partial_index("ix_tenant_spreading", "id", where="spread_after IS NOT NULL"),
     )
 

@@ -1,15 +1,35 @@
 """The history of a connection: one row for each move."""
 
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Index
 from sqlmodel import Field
 
-from foundation.database import new_id
+from foundation.database import new_id, utc_now
 from models.base import Row
 from models.columns import enum_column, now_field
 from models.lifecycle import State
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A move that has just been made, to be written as a row of `transition` in the same transaction."""
+
+    connection_id: UUID
+    tenant_id: UUID
+    from_state: State
+    to_state: State
+    why: str
+    attempt: int = 0
+    task_id: str | None = None
+    at: datetime = field(default_factory=utc_now)
+    id: UUID = field(default_factory=new_id)
+
+    def values(self) -> dict[str, object]:
+        """The columns of the row."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 class Transition(Row, table=True):

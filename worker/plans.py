@@ -86,6 +86,10 @@ class Plans(BaseModel):
             raise PlanError(f"plan {plan!r} has no provider {provider!r}")
         return template
 
+    def providers(self) -> frozenset[str]:
+        """Every provider that some plan has."""
+        return frozenset(name for plan in self.plans.values() for name in plan.providers)
+
     @classmethod
     def load(cls, file: Path | None = None) -> "Plans":
         file = file or DEFAULT_FILE

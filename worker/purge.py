@@ -5,7 +5,7 @@ from typing import Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Table, delete, select, update
+from sqlalchemy import Table, and_, delete, not_, select, update
 from sqlmodel import col
 
 from foundation.database import Database
@@ -15,6 +15,10 @@ from worker.runtime import Runtime
 log = structlog.get_logger()
 
 ROWS_PER_STEP: Final = 1_000
+TENANTS_PER_STEP: Final = 100
+OF_A_TENANT: Final[tuple[Table, ...]] = tuple(
+    Row.metadata.tables[name] for name in ("attempt", "transition", "inbound_event", "work", "connection")
+)
 HISTORY: Final[tuple[Table, ...]] = tuple(
     Row.metadata.tables[name] for name in ("attempt", "transition", "inbound_event")
 )
@@ -28,8 +32,8 @@ def purge(runtime: Runtime) -> None:
     before = now - timedelta(days=settings.history_days)
     deleted = {table.name: _delete_history(database, table, before) for table in HISTORY}
     erased = _erase_secrets(database, now - timedelta(days=settings.failed_secret_days))
-    forgotten = _forget_removed(database, before)
-    log.info("maintenance.purged", secrets=erased, tenants=forgotten, **deleted)
+    strangers = _forget_strangers(database, now - timedelta(days=settings.unannounced_days))
+    log.info("maintenance.purged", secrets=erased, tenants_never_announced=strangers, **deleted)
 
 
 def oldest_id_of(moment: datetime) -> UUID:
@@ -52,31 +56,39 @@ def _delete_history(database: Database, table: Table, before: datetime) -> int:
 
 def _erase_secrets(database: Database, before: datetime) -> int:
     """Sealed credentials of connections that failed before their credential could be imported."""
+    is_stale = and_(
+        col(Connection.state).in_([State.FAILED, State.AWAITING_CREDENTIAL, State.REMOVED]),
+        col(Connection.sealed_credential).is_not(None),
+        col(Connection.updated_at) < before,
+    )
+    stale = select(col(Connection.id)).where(is_stale).limit(ROWS_PER_STEP)
+    total = 0
+    while True:
+        with database.read() as session:
+            found = list(session.scalars(stale))
+        with database.write() as session:
+            erase = update(Connection).where(col(Connection.id).in_(found), is_stale)
+            session.connection().execute(erase.values(sealed_credential=None))
+        total += len(found)
+        if len(found) < ROWS_PER_STEP:
+            return total
+
+
+def _forget_strangers(database: Database, before: datetime) -> int:
+    """Tenants that events named, but whose `tenant.created` never came: a mistyped id, most likely."""
     stale = (
-        select(col(Connection.id))
-        .where(
-            col(Connection.state).in_([State.FAILED, State.AWAITING_CREDENTIAL, State.REMOVED]),
-            col(Connection.sealed_credential).is_not(None),
-            col(Connection.updated_at) < before,
-        )
-        .limit(ROWS_PER_STEP)
+        select(col(Tenant.id))
+        .where(not_(col(Tenant.is_announced)), col(Tenant.updated_at) < before)
+        .limit(TENANTS_PER_STEP)
     )
     total = 0
     while True:
         with database.write() as session:
-            erase = update(Connection).where(col(Connection.id).in_(stale.scalar_subquery()))
-            count = session.connection().execute(erase.values(sealed_credential=None)).rowcount
-        total += count
-        if count < ROWS_PER_STEP:
+            locked = stale.with_for_update(skip_locked=True)
+            found = list(session.scalars(locked))
+            for table in OF_A_TENANT:
+                session.connection().execute(delete(table).where(table.c.tenant_id.in_(found)))
+            session.connection().execute(delete(Tenant).where(col(Tenant.id).in_(found)))
+        total += len(found)
+        if len(found) < TENANTS_PER_STEP:
             return total
-
-
-def _forget_removed(database: Database, before: datetime) -> int:
-    """What a removed tenant was called and what was said about it: its own words, not needed any more."""
-    forgotten = (
-        update(Tenant)
-        .where(col(Tenant.is_removed), col(Tenant.updated_at) < before, col(Tenant.name).is_not(None))
-        .values(name=None, metadata_={})
-    )
-    with database.write() as session:
-        return int(session.connection().execute(forgotten).rowcount)

@@ -15,6 +15,7 @@ from pydantic_settings import SettingsError as UnreadableSettingError
 from foundation.addresses import http_host, is_private_host
 from foundation.environment import settings_in, unknown_variables, usable_token, variables_of
 from foundation.vault import Vault, VaultError
+from worker.intake.signatures import decoded
 from worker.redaction import redact
 
 PREFIX: Final = "GANGWAY_"
@@ -62,7 +63,7 @@ class Settings(BaseSettings):
 
     lease_s: Seconds = 10
     """How long a claim holds unless renewed; a killed worker's rows are due again after it."""
-    sweep_every_s: Seconds = 0.5
+    sweep_every_s: Seconds = 1
     create_settle_s: Seconds = 60
     """How long the Management API may still take to commit a create whose answer we never saw."""
     max_attempts: Annotated[int, Field(ge=1)] = 8
@@ -80,11 +81,16 @@ class Settings(BaseSettings):
     """How many of them may be sent at once; by default as many as in one second."""
     history_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 180
     """How long attempts, moves and received events are kept."""
+    unannounced_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30
+    """How long a tenant is kept of whom events spoke, but whose `tenant.created` has never come."""
     failed_secret_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 14
     """How long the sealed credential of a connection is kept that failed before it could be imported."""
     webhook_tolerance_s: Annotated[float, Field(gt=0, le=300)] = 300
     stalled_after_s: Seconds = 45
     """A worker that makes no progress for so long, while messages wait, exits to be restarted."""
+
+    intake_deadline_s: Seconds = 10
+    """How long a webhook waits to be stored before it is answered 503."""
 
     @field_validator("api_url")
     @classmethod
@@ -139,6 +145,17 @@ class Settings(BaseSettings):
         if value.upper() not in logging.getLevelNamesMapping():
             raise ValueError("expected DEBUG, INFO, WARNING, ERROR or CRITICAL")
         return value.upper()
+
+    @field_validator("webhook_secrets")
+    @classmethod
+    def _no_shared_secret(cls, value: dict[str, list[SecretStr]]) -> dict[str, list[SecretStr]]:
+        owners: dict[bytes, str] = {}
+        for source, secrets in value.items():
+            for secret in secrets:
+                owner = owners.setdefault(decoded(secret.get_secret_value()), source)
+                if owner != source:
+                    raise ValueError(f"sources {owner!r} and {source!r} share a secret: give each its own")
+        return value
 
     def vault(self) -> Vault:
         return Vault.from_text(self.vault_keys.get_secret_value())

@@ -6,6 +6,7 @@ from typing import Final
 
 import structlog
 from celery import Celery
+from redis.exceptions import RedisError
 
 from foundation.backlog import backlog as lengths
 from models import Step
@@ -60,8 +61,13 @@ def _wanted(runtime: Runtime) -> dict[str, int]:
 
 
 def _room(app: Celery) -> dict[str, int]:
-    """How many more wake-ups each queue takes before they are only waiting."""
-    return {queue: max(WAKE_AT_MOST - waiting, 0) for queue, waiting in backlog(app).items()}
+    """How many more wake-ups each queue takes before they are only waiting; none while the broker is away."""
+    try:
+        waiting = backlog(app)
+    except RedisError as exc:
+        log.warning("sweep.broker_away", reason=type(exc).__name__)
+        return {}
+    return {queue: max(WAKE_AT_MOST - count, 0) for queue, count in waiting.items()}
 
 
 def backlog(app: Celery) -> dict[str, int]:

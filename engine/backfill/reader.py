@@ -20,6 +20,7 @@ from engine.backfill.claim import SILENT_AT_MOST_S, TURN_AWAY, Claim, claim, hol
 from engine.backfill.fetch import FetchError
 from engine.backfill.outcome import hold_back_others, record_failure
 from engine.backfill.pace import Pace
+from engine.backfill.report import Report
 from engine.backfill.steps import Steps
 from engine.backfill.verdict import Failure
 from engine.changes.rhythm import Rhythm, rest_s
@@ -70,41 +71,44 @@ class Reader:
     is_crowded: Callable[[], bool] = lambda: False
     """Whether what is not done is left to the sweep, however soon it is due."""
 
-    def read(self, progress_ids: Sequence[UUID]) -> Told:
-        """Read what can be read in one slice; says who is to be told to go on."""
+    def read(self, progress_ids: Sequence[UUID], report: Report | None = None) -> Told:
+        """Read what can be read in one slice; says who is to be told to go on. Fills the report."""
+        report = Report() if report is None else report
         over_at = time.monotonic() + self.slice_s
         unfinished = dict[UUID, float]()
         for progress_id in progress_ids:
             is_over = self.stopping.is_set() or time.monotonic() > over_at
-            unfinished |= self._put_off(progress_id) if is_over else self._try_to_read(progress_id, over_at)
+            unfinished |= (
+                self._put_off(progress_id) if is_over else self._try_to_read(progress_id, over_at, report)
+            )
         return unfinished
 
     def _put_off(self, progress_id: UUID) -> Told:
         """One that there was no time for."""
         return {} if self.is_crowded() else {progress_id: 0.0}
 
-    def _try_to_read(self, progress_id: UUID, over_at: float) -> Told:
+    def _try_to_read(self, progress_id: UUID, over_at: float, report: Report) -> Told:
         """A reading that cannot be taken or given back costs no other one."""
         try:
-            return self._read_one(progress_id, over_at)
+            return self._read_one(progress_id, over_at, report)
         except Exception as exc:  # noqa: BLE001  # its lease runs out
             about = {"progress_id": str(progress_id), "error": type(exc).__name__, "at": place_of(exc)}
             log.error("reading.dropped", **about)  # noqa: TRY400  # the words may quote a secret
             return {}
 
-    def _read_one(self, progress_id: UUID, over_at: float) -> Told:
+    def _read_one(self, progress_id: UUID, over_at: float, report: Report) -> Told:
         taken = retrying(self.database, lambda session: claim(session, progress_id, utc_now()))
         if taken is None:
             return {}
         about = {"sync_id": str(taken.sync_id), "collection_id": taken.collection_id}
         with structlog.contextvars.bound_contextvars(**about), self.leases.holding(taken.fences):
-            return self._read_pages(taken, over_at)
+            return self._read_pages(taken, over_at, report)
 
-    def _read_pages(self, taken: Claim, over_at: float) -> Told:
+    def _read_pages(self, taken: Claim, over_at: float, report: Report) -> Told:
         going: Claim | None = taken
         may_renew = True
         try:
-            steps = self._steps(taken)
+            steps = self._steps(taken, report)
             access = self.authority.access(taken.credential)
             while going is not None:
                 taken = going
@@ -127,19 +131,19 @@ class Reader:
         except RenewalUnderWayError:
             return self._give_back(taken, RENEWAL_S)
         except FetchError as exc:
-            self._fail(taken, exc.failure)
+            self._fail(taken, exc.failure, report)
         except RedisError as exc:  # then a message would not arrive either
             log.warning("pace.unavailable", error=type(exc).__name__)
             return self._give_back(taken, BROKEN_PACE_S, soon_s=0.0)
         except DATABASE_ERRORS:
             raise
         except Exception as exc:  # noqa: BLE001  # a mistake of ours, met by this very page
-            self._fail(taken, mistaken(taken, exc))
+            self._fail(taken, mistaken(taken, exc), report)
         return {}
 
-    def _steps(self, taken: Claim) -> Steps:
+    def _steps(self, taken: Claim, report: Report) -> Steps:
         provider = self.catalogue[taken.provider].bound(taken.credential.kind, taken.credential.properties)
-        return Steps(self.database, provider, self.client, self.pace, self.rhythm)
+        return Steps(self.database, provider, self.client, self.pace, self.rhythm, report)
 
     @property
     def authority(self) -> Authority:
@@ -177,7 +181,8 @@ class Reader:
         who = (taken.sync_id, taken.progress_id)
         return self.pace.wait_s(*who, taken.rate_limit, fence=taken.fence, earlier_s=imported_s_ago)
 
-    def _fail(self, taken: Claim, failure: Failure) -> None:
+    def _fail(self, taken: Claim, failure: Failure, report: Report) -> None:
+        report.note_failure(taken.collection_id, failure.code)
         log.warning("page.failed", code=failure.code, message=failure.message)
         retrying(self.database, lambda session: record_failure(session, taken, failure, utc_now()))
 

@@ -12,6 +12,7 @@ from engine.backfill.claim import Claim
 from engine.backfill.fetch import Access, FetchError, get, understood
 from engine.backfill.outcome import record_page
 from engine.backfill.pace import Pace
+from engine.backfill.report import Report
 from engine.backfill.retire import Unmet, find_unmet, retire
 from engine.changes.feed import events_request, object_request, read_events
 from engine.changes.look import NOTHING, is_sweep, onward, place
@@ -41,6 +42,7 @@ class Steps:
     client: httpx.Client
     pace: Pace
     rhythm: Rhythm
+    report: Report
 
     def step(self, taken: Claim, access: Access) -> Claim | None:
         """Make the next request and store what it brings; nothing when there is no more to do now."""
@@ -70,6 +72,7 @@ class Steps:
 
     def _page(self, taken: Claim, access: Access, asked_at: datetime) -> Claim | None:
         page = self._read(taken, self.provider, access)
+        self.report.note_page(taken.collection_id, len(page.records))
         return self._write(
             lambda session: record_page(
                 session, taken, page, utc_now(), asked_at=asked_at, provider=self.provider
@@ -89,6 +92,7 @@ class Steps:
             log.warning("sweep.refused", message=exc.failure.message)
             found = NOTHING  # whole passes find what is gone, only later
         page = onward(changes, position, taken.cursor, found, asked_at)
+        self.report.note_page(taken.collection_id, len(found.records))
         return self._write(
             lambda session: record_changed(
                 session, taken, page, utc_now(), asked_at=asked_at, rhythm=self.rhythm
@@ -102,6 +106,7 @@ class Steps:
         page = understood(
             self.provider, lambda: read_events(self.provider, feed, taken.wanted, answer, taken.cursor)
         )
+        self.report.note_page(taken.collection_id, len(page.touches))
         retention = timedelta(days=feed.retention_days)
         return self._write(
             lambda session: record_events(
@@ -120,6 +125,7 @@ class Steps:
             return self._write(
                 lambda session: give_up_asking(session, taken, ask, utc_now(), rhythm=self.rhythm)
             )
+        self.report.note_page(ask.collection_id, 1)
         return self._write(
             lambda session: record_object(
                 session, taken, ask, found, utc_now(), asked_at=asked_at, rhythm=self.rhythm

@@ -13,6 +13,7 @@ from sqlmodel import Session, col, select
 from engine.authority import Authority
 from engine.backfill.fetch import Access, FetchError, get, understood
 from engine.backfill.pace import Pace
+from engine.backfill.report import counted
 from engine.collections.refresh import INTERRUPTED, finish, ids_of, title_of
 from engine.collections.schema import learn
 from engine.health import TroubleCode
@@ -56,25 +57,27 @@ class Inspector:
     pace: Pace
     stopping: threading.Event
 
-    def refresh(self, credential_id: UUID) -> None:
-        """Learn every collection's schema, if somebody has asked for that."""
+    def refresh(self, credential_id: UUID) -> str:
+        """Learn every collection's schema, if somebody has asked for that; say how it went in a few words."""
         with self.database.read() as session:
             state = session.get(CollectionRefresh, credential_id)
             credential = session.get(Credential, credential_id)
         if state is None or credential is None or state.status != RefreshStatus.PROCESSING:
-            return
+            return "nobody has asked"
         try:
             schemas = self._schemas(credential)
         except (RefusedError, FetchError) as exc:
             summary = exc.failure.message if isinstance(exc, FetchError) else str(exc)
             finish(self.database, credential_id, state.last_started_at, error={"summary": summary})
+            return f"{credential.provider} refused"
         except Exception as exc:  # noqa: BLE001  # a mistake of ours; its words may quote a secret
             name = type(exc).__name__
             log.error("refresh.mistaken", error=name, at=place_of(exc))  # noqa: TRY400
             error: JsonObject = {"summary": f"The engine cannot read this account ({name})"}
             finish(self.database, credential_id, state.last_started_at, error=error)
-        else:
-            finish(self.database, credential_id, state.last_started_at, schemas=schemas)
+            return f"{credential.provider} failed: {name}"
+        finish(self.database, credential_id, state.last_started_at, schemas=schemas)
+        return f"{credential.provider}: {counted(len(schemas), 'collection')} with a schema"
 
     def _schemas(self, credential: Credential) -> Mapping[str, JsonObject]:
         """By collection. One that the credential may not list stays without, unless that is all of them."""

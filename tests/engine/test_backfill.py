@@ -257,7 +257,7 @@ def test_readings_that_nobody_can_take(
     _, ids = start("stripe:customer", "stripe:invoice")
     tried = list[UUID]()
 
-    def fail(_reader: Reader, progress_id: UUID, _over_at: float) -> None:
+    def fail(_reader: Reader, progress_id: UUID, *_: object) -> None:
         tried.append(progress_id)
         raise OSError
 

@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 import engine
-from engine.backfill.fetch import TIMEOUT, Access, get
+from engine.backfill.fetch import TIMEOUT, Access, FetchError, get
 from engine.clients import new_client
 from engine.connect.exchange import Exchange
 from engine.issuer import Issuer
@@ -83,6 +83,20 @@ def test_the_reader_sends_no_cookie(fake: Fake) -> None:
             get(client, provider, "stripe:customer", Access(fake.url, token), Request("/v1/customers"))
 
     assert fake.seen == [None] * 5
+
+
+@pytest.mark.parametrize("fake", [[("Set-Cookie", f"c{n}={'v' * 4_000}") for n in range(300)]], indirect=True)
+def test_an_answer_of_cookies_alone_costs_no_later_request(fake: Fake) -> None:
+    """A megabyte of them is more than a head may have; the next request goes through."""
+    provider, access = load_catalogue({})["stripe"], Access(fake.url, "A")
+
+    with new_client(connections=1, timeout=TIMEOUT) as client:
+        with pytest.raises(FetchError):
+            get(client, provider, "stripe:customer", access, Request("/v1/customers"))
+        fake.set_cookies = []
+        get(client, provider, "stripe:customer", access, Request("/v1/customers"))
+
+    assert fake.seen == [None] * 2
 
 
 def test_the_issuer_sends_no_cookie(fake: Fake) -> None:

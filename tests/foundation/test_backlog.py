@@ -8,9 +8,10 @@ from uuid import uuid4
 import pytest
 from celery import Celery
 from kombu import Queue
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 
 from foundation.backlog import backlog
+from foundation.broker import redis_client
 from foundation.hints import publish
 from foundation.queue import Role, celery_settings
 from foundation.watchdog import EXIT_STATUS, Watchdog
@@ -51,6 +52,18 @@ def stopped(redis: Redis) -> Callable[[], object]:
 def frozen(redis: Redis) -> Callable[[], object]:
     redis.process.signal(signal.SIGSTOP)
     return lambda: redis.process.signal(signal.SIGCONT)
+
+
+def demoted(redis: Redis) -> Callable[[], object]:
+    """A replica answers, and refuses to write."""
+    with redis_client(redis.url) as operator:
+        operator.replicaof("127.0.0.1", 1)
+
+    def promote() -> None:
+        with redis_client(redis.url) as operator:
+            operator.replicaof("NO", "ONE")
+
+    return promote
 
 
 def replaced_unnoticed(redis: Redis) -> Callable[[], object]:
@@ -99,7 +112,7 @@ def test_lengths_survive_an_outage_that_nobody_noticed(app: Celery, redis: Redis
     assert backlog(app, [QUEUE]) == {QUEUE: 0}
 
 
-@pytest.mark.parametrize("outage", [*OUTAGES, replaced_unnoticed])
+@pytest.mark.parametrize("outage", [*OUTAGES, demoted, replaced_unnoticed])
 def test_publishing_works_again_after_an_outage(
     app: Celery, redis: Redis, outage: Callable[[Redis], Callable[[], object]]
 ) -> None:
@@ -143,3 +156,15 @@ def test_watchdog_sees_again_after_an_outage(
         now += 50
         watchdog.look()
     assert ended == [EXIT_STATUS]
+
+
+def test_no_connection_to_a_replica_is_kept(redis: Redis) -> None:
+    """After a switchover the same address may lead elsewhere, but only for new connections."""
+    with redis_client(redis.url) as client:
+        before = client.client_id()
+        demoted(redis)
+
+        with pytest.raises(ReadOnlyError):
+            client.set("key", "value")
+
+        assert client.client_id() != before

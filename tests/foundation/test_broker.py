@@ -3,10 +3,10 @@
 import ssl
 
 import pytest
-from worker.gate import RedisGate
 
 from engine.backfill.pace import Pace
 from foundation.broker import check_broker_url, checks_certificates, redis_client
+from worker.limits import RedisLimits
 
 TLS = "rediss://:a-password@127.0.0.1:1/0"
 RULES = {
@@ -39,13 +39,13 @@ def test_certificates_are_verified_by_default() -> None:
 
 
 @pytest.mark.parametrize("spelling", RULES)
-def test_gate_and_pace_read_the_url_alike(spelling: str) -> None:
+def test_limits_and_pace_read_the_url_alike(spelling: str) -> None:
     """Both build their clients from it without an error of the URL's spelling."""
     url = f"{TLS}?ssl_cert_reqs={spelling}"
 
-    gate, pace = RedisGate.at(url), Pace.on_redis(url)
+    limits, pace = RedisLimits(redis_client(url)), Pace.on_redis(url)
 
-    for client in (gate._redis, pace._take.registered_client):
+    for client in (limits._redis, pace._take.registered_client):
         assert client.connection_pool.make_connection().cert_reqs == RULES[spelling]
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Column, Integer, MetaData, Table, insert, select, text
-from sqlalchemy.exc import IntegrityError, StatementError
+from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
 
 from foundation.database import Database, JsonColumn, UtcDateTime, check_database_url, new_id
 from tests.foundation.increments import increment
@@ -214,6 +214,26 @@ def test_sqlite_is_set_up_for_concurrency(tmp_path: Path) -> None:
         assert found == {"journal_mode": "wal", "busy_timeout": 30_000, "foreign_keys": 1, "synchronous": 1}
 
     database.dispose()
+
+
+def test_a_writer_of_a_new_file_is_waited_for(tmp_path: Path) -> None:
+    """Processes that start together on a new file wait for each other, and not for ever."""
+    path = tmp_path / "new.db"
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    hasty, patient = (Database(f"sqlite:///{path}", busy_timeout_s=limit_s) for limit_s in (0.2, 30))
+
+    began = time.monotonic()
+    with pytest.raises(OperationalError, match="locked"), hasty.read() as session:
+        session.execute(text("SELECT 1"))
+    assert time.monotonic() - began >= 0.2
+
+    writer.execute("COMMIT")
+    with patient.read() as session:
+        assert session.execute(text("SELECT 1")).scalar_one() == 1
+    for each in (hasty, patient):
+        each.dispose()
+    writer.close()
 
 
 def test_threads_lose_no_update(counter: Database) -> None:

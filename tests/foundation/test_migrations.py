@@ -20,7 +20,7 @@ UPGRADE = (
     "import sys; from foundation.database import Database; from foundation.migrations import upgrade;"
     "from models import MIGRATIONS; upgrade(Database(sys.argv[1]), MIGRATIONS)"
 )
-TABLES = {"tenant", "connection", "inbound_event", "transition", "attempt"}
+TABLES = {"tenant", "connection", "work", "change_cursor", "inbound_event", "transition", "attempt"}
 
 
 @pytest.fixture

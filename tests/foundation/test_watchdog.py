@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 from celery.signals import task_postrun, task_prerun
 
-from foundation.watchdog import EXIT_STATUS, Progress, Watchdog, is_stalled
+from foundation.watchdog import BUSY_LIMIT_S, EXIT_STATUS, Limits, Progress, Watchdog, is_stalled
 
 LIMIT_S = 45.0
 
@@ -72,12 +72,45 @@ def test_progress_starts_the_time_anew(worker: Worker) -> None:
     assert worker.ended == []
 
 
-def test_long_task_is_no_stall(worker: Worker) -> None:
-    """While a task runs, the worker is alive."""
+def test_a_task_may_take_longer_than_the_idle_limit(worker: Worker) -> None:
+    """While a task runs, the worker has more time."""
     worker.waiting = 1
     worker.watchdog.progress.began()
 
-    worker.pass_time(10 * LIMIT_S)
+    worker.pass_time(BUSY_LIMIT_S - 1)
+
+    assert worker.ended == []
+
+
+def test_worker_whose_threads_are_all_stuck_is_ended(worker: Worker) -> None:
+    """Tasks run, messages wait, and no task begins or ends: none of them ever will."""
+    worker.waiting = 1
+    for _ in range(8):
+        worker.watchdog.progress.began()
+
+    worker.pass_time(BUSY_LIMIT_S + 1)
+
+    assert worker.ended[:1] == [EXIT_STATUS]
+
+
+def test_one_stuck_task_beside_others_that_end_is_no_stall(worker: Worker) -> None:
+    """The worker still gets on with its queue."""
+    worker.waiting = 1000
+    worker.watchdog.progress.began()
+
+    for _ in range(10):
+        worker.pass_time(BUSY_LIMIT_S - 1)
+        worker.watchdog.progress.began()
+        worker.watchdog.progress.ended()
+
+    assert worker.ended == []
+
+
+def test_a_long_task_is_no_stall_while_nothing_waits(worker: Worker) -> None:
+    """Nobody misses the thread that it takes."""
+    worker.watchdog.progress.began()
+
+    worker.pass_time(10 * BUSY_LIMIT_S)
 
     assert worker.ended == []
 
@@ -86,7 +119,7 @@ def test_stall_after_the_last_task_is_seen(worker: Worker) -> None:
     """The time counts from when the last task ended."""
     worker.waiting = 1
     worker.watchdog.progress.began()
-    worker.pass_time(10 * LIMIT_S)
+    worker.pass_time(BUSY_LIMIT_S - 1)
     worker.watchdog.progress.ended()
 
     worker.pass_time(LIMIT_S - 1)
@@ -131,22 +164,25 @@ def test_silent_broker_is_no_verdict(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize(
-    ("waiting", "running", "idle_s", "stalled"),
+    ("waiting", "running", "still_s", "stalled"),
     [
         (1, 0, LIMIT_S, True),
         (1, 0, LIMIT_S - 0.1, False),
         (0, 0, LIMIT_S, False),
         (1, 1, LIMIT_S, False),
-        (0, 1, LIMIT_S, False),
+        (1, 1, BUSY_LIMIT_S - 0.1, False),
+        (1, 1, BUSY_LIMIT_S, True),
+        (1, 8, BUSY_LIMIT_S, True),
+        (0, 1, BUSY_LIMIT_S, False),
     ],
 )
-def test_stalled_means_waiting_idle_and_long(
-    waiting: int, running: int, idle_s: float, stalled: bool
+def test_stalled_means_waiting_and_still_for_long(
+    waiting: int, running: int, still_s: float, stalled: bool
 ) -> None:
-    """All three together, and never two of them."""
+    """Both together, and longer while something runs."""
     progress = Progress(moved_at=0, running=running)
 
-    assert is_stalled(progress, waiting=waiting, since_idle_s=idle_s, limit_s=LIMIT_S) is stalled
+    assert is_stalled(progress, waiting=waiting, still_s=still_s, limits=Limits(LIMIT_S)) is stalled
 
 
 def test_celery_reports_progress(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

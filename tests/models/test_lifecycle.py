@@ -3,6 +3,7 @@
 import itertools
 import pickle
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ from models.lifecycle import (
     check_transition,
     next_step,
 )
-from tests.support.rows import a_connection, a_tenant
+from tests.support.rows import NOW, a_connection, a_tenant, a_work
 
 DOCUMENTED = {
     "awaiting_credential": "requested removing",
@@ -26,7 +27,7 @@ DOCUMENTED = {
     "backfilling": "ready degraded requested failed paused removing",
     "ready": "degraded paused requested removing",
     "degraded": "ready backfilling requested failed paused removing",
-    "failed": "requested removing",
+    "failed": "requested backfilling ready paused removing",
     "paused": "backfilling ready requested removing",
     "removing": "removed",
     "removed": "awaiting_credential",
@@ -58,10 +59,10 @@ def test_pair_is_allowed_or_refused(current: State, target: State, allowed: bool
 
 def test_refused_move_says_what_would_be_allowed() -> None:
     """The error names both states and the moves there are, also after a journey between processes."""
-    error = pickle.loads(pickle.dumps(InvalidTransitionError(State.FAILED, State.READY)))  # noqa: S301  # ours
+    error = pickle.loads(pickle.dumps(InvalidTransitionError(State.REMOVING, State.READY)))  # noqa: S301  # ours
 
-    assert str(error) == "a connection cannot move from failed to ready; allowed: removing, requested"
-    assert (error.current, error.target) == (State.FAILED, State.READY)
+    assert str(error) == "a connection cannot move from removing to ready; allowed: removed"
+    assert (error.current, error.target) == (State.REMOVING, State.READY)
 
 
 def test_every_state_can_be_removed_and_come_back() -> None:
@@ -81,9 +82,9 @@ def test_every_state_can_be_removed_and_come_back() -> None:
 
 def test_move_leaves_history() -> None:
     """The history row tells when, from where, to where, why, at which attempt and in which task."""
-    connection = a_connection(a_tenant(), state=State.REQUESTED, attempts=3)
+    connection = a_connection(a_tenant(), state=State.REQUESTED)
 
-    moved = connection.transition_to(State.CAPTURED, why="credential captured", task_id="task-1")
+    moved = connection.transition_to(State.CAPTURED, why="credential captured", attempt=3, task_id="task-1")
 
     assert (moved.connection_id, moved.tenant_id) == (connection.id, connection.tenant_id)
     assert (moved.from_state, moved.to_state) == (State.REQUESTED, State.CAPTURED)
@@ -109,26 +110,61 @@ STEPS = {
     (State.CAPTURED, True): Step.CREATE,
     (State.REMOVING, False): Step.REMOVE,
     (State.REMOVING, True): Step.REMOVE,
-    **{(state, False): Step.POLL for state in WITH_SYNC},
-    **{(state, True): Step.UPDATE for state in WITH_SYNC},
+    **{(state, True): Step.POLL for state in (*WITH_SYNC, State.FAILED)},
 }
 
 
-@pytest.mark.parametrize(("state", "outdated"), list(itertools.product(State, [False, True])))
-def test_next_step_of_each_state(state: State, outdated: bool) -> None:
-    """Each state asks for one step at most; those that wait for somebody ask for none."""
-    assert next_step(state, is_outdated=outdated) is STEPS.get((state, outdated))
+@pytest.mark.parametrize(("state", "has_sync"), list(itertools.product(State, [False, True])))
+def test_next_step_of_each_state(state: State, has_sync: bool) -> None:
+    """Each state asks for one step at most. A failed connection is watched as long as it has a sync."""
+    assert next_step(state, has_sync=has_sync) is STEPS.get((state, has_sync))
 
 
 def test_outdated_means_that_the_sync_lacks_a_wanted_change() -> None:
-    """A connection asks for an update exactly while its applied revision is behind."""
+    """A change that is not applied yet is work beside the lifecycle: the sync is watched all the same."""
     connection = a_connection(a_tenant(), state=State.READY, revision=2, applied_revision=1)
 
     assert connection.is_outdated
-    assert connection.next_step is Step.UPDATE
+    assert connection.next_step is Step.POLL
 
     connection.applied_revision = 2
-    assert connection.next_step is Step.POLL
+    assert not connection.is_outdated
+
+
+def test_wanted_step_gets_a_full_set_of_attempts() -> None:
+    """Work that is asked for is due at its moment, in its turn, and starts to count anew."""
+    work = a_work(a_connection(a_tenant()), attempts=7)
+    turn = NOW + timedelta(seconds=3)
+
+    work.want(Step.CREATE, due_at=NOW, turn_at=turn)
+
+    assert (work.step, work.due_at, work.turn_at, work.attempts) == (Step.CREATE, NOW, turn, 0)
+
+
+def test_turn_is_the_moment_of_being_due_unless_told_otherwise() -> None:
+    """Only a tenant's surplus has a later turn."""
+    work = a_work(a_connection(a_tenant()))
+
+    work.want(Step.CREATE, due_at=NOW)
+
+    assert work.turn_at == work.due_at == NOW
+
+
+def test_nothing_wanted_is_never_due() -> None:
+    """A connection that waits for somebody has no moment at which it is due."""
+    work = a_work(a_connection(a_tenant()), attempts=7)
+
+    work.want(None, due_at=NOW)
+
+    assert (work.due_at, work.turn_at, work.attempts) == (None, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("until", "is_leased"), [(None, False), (NOW, False), (NOW + timedelta(microseconds=1), True)]
+)
+def test_lease_ends_at_its_moment(until: datetime | None, is_leased: bool) -> None:
+    """A lease holds until the moment it names, not longer."""
+    assert a_work(a_connection(a_tenant()), leased_until=until).is_leased(NOW) is is_leased
 
 
 def combinations() -> Iterator[frozenset[State]]:

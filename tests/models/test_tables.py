@@ -8,8 +8,19 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
 from foundation.database import Database
-from models import Attempt, AttemptOutcome, Connection, InboundEvent, Row, State, Step, Tenant, Transition
-from tests.support.rows import NOW, a_connection, a_tenant, add, added, stored
+from models import (
+    Attempt,
+    AttemptOutcome,
+    Connection,
+    InboundEvent,
+    Lane,
+    Row,
+    State,
+    Step,
+    Tenant,
+    Transition,
+)
+from tests.support.rows import NOW, a_connection, a_tenant, a_work, add, added, stored, work_of
 
 
 def test_connection_comes_back_as_it_was_stored(database: Database) -> None:
@@ -19,15 +30,15 @@ def test_connection_comes_back_as_it_was_stored(database: Database) -> None:
         state=State.READY,
         overrides={"collection_ids": ["stripe:customer"], "max_age_days": None},
         clock={"credential": "2026"},
-        due_at=NOW,
+        refused_at=NOW,
     )
 
     back = stored(database, connection)
 
     assert back.state is State.READY
     assert back.overrides == {"collection_ids": ["stripe:customer"], "max_age_days": None}
-    assert back.due_at == NOW
-    assert back.due_at.utcoffset() == timedelta(0)
+    assert back.refused_at == NOW
+    assert back.refused_at.utcoffset() == timedelta(0)
 
 
 def test_states_are_stored_by_value(database: Database) -> None:
@@ -36,6 +47,29 @@ def test_states_are_stored_by_value(database: Database) -> None:
 
     with database.read() as session:
         assert session.execute(text("SELECT state FROM connection")).scalar_one() == "awaiting_credential"
+
+
+def test_work_comes_back_as_it_was_stored(database: Database) -> None:
+    """A connection has one row of work for each lane, with its instants in UTC."""
+    connection = added(database, state=State.READY)
+    add(database, a_work(connection, lane=Lane.CHANGES, due_at=NOW, leased_until=NOW))
+
+    polling, changing = work_of(database, connection), work_of(database, connection, Lane.CHANGES)
+
+    assert (polling.lane, polling.step, polling.leased_until) == (Lane.LIFECYCLE, Step.POLL, None)
+    assert (changing.lane, changing.step) == (Lane.CHANGES, Step.UPDATE)
+    assert changing.due_at == changing.turn_at == changing.leased_until == NOW
+    with pytest.raises(IntegrityError):
+        add(database, a_work(connection))
+
+
+def test_absent_problem_is_null(database: Database) -> None:
+    """No problem is the database's NULL and no JSON, so that an index can leave it out."""
+    added(database, state=State.READY)
+
+    with database.read() as session:
+        absent = session.execute(text("SELECT count(*) FROM connection WHERE change_problem IS NULL"))
+        assert absent.scalar_one() == 1
 
 
 def test_external_id_is_unique(database: Database) -> None:
@@ -113,4 +147,12 @@ def test_history_comes_back(database: Database) -> None:
 def test_tables_of_other_services_stay_apart() -> None:
     """The worker's tables have a registry of their own, so no migration ever mixes in the engine's."""
     assert {Tenant, Connection} <= {mapper.class_ for mapper in Row._sa_registry.mappers}
-    assert set(Row.metadata.tables) == {"tenant", "connection", "inbound_event", "transition", "attempt"}
+    assert set(Row.metadata.tables) == {
+        "tenant",
+        "connection",
+        "work",
+        "change_cursor",
+        "inbound_event",
+        "transition",
+        "attempt",
+    }

@@ -104,6 +104,11 @@ WRONG = {
     "URL without a host": ("GANGWAY_API_URL", "http:///v1", "http://"),
     "token in the open": ("GANGWAY_API_URL", "http://api.example.com", "GANGWAY_ALLOW_PLAIN_HTTP"),
     "token in the open, by address": ("GANGWAY_API_URL", "http://192.0.2.7:8700", "https://"),
+    "secret of two sources": (
+        "GANGWAY_WEBHOOK_SECRETS",
+        json.dumps({"app": [SECRET], "crm": [SECRET.removeprefix("whsec_")]}),
+        "sources 'app' and 'crm' share a secret",
+    ),
     "key without id": ("GANGWAY_VAULT_KEYS", CANARY, "id:base64"),
     "keys empty": ("GANGWAY_VAULT_KEYS", "", "at least one"),
     "lease of zero": ("GANGWAY_LEASE_S", "0", "GANGWAY_LEASE_S"),

@@ -44,15 +44,14 @@ def migrate() -> None:
 
 def web(host: Host = "127.0.0.1", port: Port = 8600) -> None:
     """Receive signup webhooks and answer where tenants stand."""
-    import uvicorn
-
     from foundation.queue import Role
+    from foundation.server import Server
     from worker.app import configure
     from worker.web import create_app
 
     current = _prepared("web")
     app = create_app(current, configure(current, Role.PUBLISHER))
-    uvicorn.run(app, host=host, port=port, log_config=None, access_log=False)
+    Server(app, host=host, port=port, proxy_headers=False).run()
 
 
 def work(

@@ -8,14 +8,16 @@ from typing import Final
 from urllib.parse import quote
 from uuid import UUID
 
+from sqlalchemy import Table, insert
 from sqlmodel import Session, col, select
 
 from foundation.database import new_id
 from foundation.vault import Vault
-from models import Connection, InboundEvent, State, Step, Tenant, tenant_state
+from models import Connection, InboundEvent, Move, State, Step, Tenant, tenant_state
 from models.columns import JsonObject
 from worker.errors import PlanError
 from worker.intake.events import (
+    REUSED_ID,
     AnyEvent,
     ConnectionWish,
     Credential,
@@ -26,18 +28,22 @@ from worker.intake.events import (
     TenantUpdated,
 )
 from worker.intake.load import (
+    Known,
     Tenants,
-    known_events,
+    known_messages,
     locked_connections,
     locked_tenants,
     with_many_connections,
 )
-from worker.intake.newest import apply_presence, apply_profile, is_newer, merged, stamped
+from worker.intake.newest import apply_presence, apply_profile, is_newer, merged, moment_of, stamped
 from worker.plans import Plans
 from worker.queue.desired import apply_desired
+from worker.queue.history import write_moves
 from worker.queue.want import want_work
 
 NIL: Final = UUID(int=0)
+_events: Final[Table] = InboundEvent.__table__  # type: ignore[attr-defined]  # SQLModel does not declare it
+UNANNOUNCED: Final = "kept until tenant.created arrives for this external_id"
 STALE: Final = "nothing in it is newer than what is known"
 
 
@@ -88,7 +94,9 @@ class Intake:
         pending = [group.apply(message) for message in messages]
         due = group.finish()
         states = group.states()
-        return [group.outcome(each, states, due) for each in pending]
+        outcomes = [group.outcome(each, states, due) for each in pending]
+        group.keep([each for each in pending if isinstance(each, _Applied)])
+        return outcomes
 
     def check_plan(self, tenant: Tenant, event: AnyEvent) -> None:
         """Refuse a plan or a provider that the plans file does not have."""
@@ -124,10 +132,12 @@ class Intake:
 class _Applied:
     """A message whose changes are in the session, and what its answer needs."""
 
-    stored: InboundEvent
+    event_id: UUID
+    message: Message
     tenant: Tenant
     touched: list[Connection]
     is_news: bool
+    stored: Known
 
 
 @dataclass
@@ -138,24 +148,25 @@ class _Group:
     intake: Intake
     now: datetime
     tenants: Tenants
-    events: dict[tuple[str, str], InboundEvent]
+    messages: dict[tuple[str, str], Known]
     connections: dict[UUID, dict[tuple[str, str], Connection]]
     spreading: set[UUID]
     """Tenants with so many connections that a change of theirs is applied in the background."""
     new: set[UUID] = field(default_factory=set)
     touched: dict[UUID, Connection] = field(default_factory=dict)
     used: set[UUID] = field(default_factory=set)
+    moves: list[Move] = field(default_factory=list)
 
     @classmethod
     def load(cls, session: Session, messages: Sequence[Message], intake: Intake, now: datetime) -> "_Group":
-        tenants = locked_tenants(session, [m.event.data.external_id for m in messages])
-        events = known_events(session, {m.identity for m in messages})
+        tenants = locked_tenants(session, [m.event.data.external_id for m in messages], now=now)
+        known = known_messages(session, {m.identity for m in messages})
         old = {
             tenant.external_id: tenant.id
             for tenant in tenants.by_external_id.values()
             if tenant.id not in tenants.new
         }
-        about_old = [m for m in messages if m.event.data.external_id in old and m.identity not in events]
+        about_old = [m for m in messages if m.event.data.external_id in old and m.identity not in known]
         whole = {old[m.event.data.external_id] for m in about_old if _concerns_all(m.event)}
         many = with_many_connections(session, whole)
         named = {
@@ -167,12 +178,12 @@ class _Group:
         for connection in locked_connections(session, named, whole - many):
             mine = connections.setdefault(connection.tenant_id, {})
             mine[connection.provider, connection.slot] = connection
-        return cls(session, intake, now, tenants, events, connections, many)
+        return cls(session, intake, now, tenants, known, connections, many)
 
-    def apply(self, message: Message) -> "_Applied | InboundEvent | InvalidEventError":
+    def apply(self, message: Message) -> "_Applied | Known | InvalidEventError":
         """Change the rows as the message says, or say why not."""
         tenant = self.tenants.by_external_id[message.event.data.external_id]
-        known = self.events.get(message.identity)
+        known = self.messages.get(message.identity)
         if known is not None:
             return _repeated(known, message)
         try:
@@ -181,17 +192,8 @@ class _Group:
             return exc
         self.used.add(tenant.id)
         touched, is_news = self._change(tenant, message)
-        stored = InboundEvent(
-            source=message.source,
-            message_id=message.id,
-            body_digest=message.body_digest,
-            type=message.event.type,
-            occurred_at=message.event.timestamp,
-            received_at=self.now,
-            tenant_id=tenant.id,
-        )
-        self.events[message.identity] = stored
-        return _Applied(stored, tenant, touched, is_news)
+        stored = self.messages[message.identity] = Known(message.body_digest, {})
+        return _Applied(new_id(), message, tenant, touched, is_news, stored)
 
     def finish(self) -> frozenset[Step]:
         """Write everything, and make due what follows from it."""
@@ -199,6 +201,7 @@ class _Group:
             if tenant.id in self.tenants.new and tenant.id not in self.used:
                 self.session.delete(tenant)  # all of its messages were refused
         self.session.flush()
+        write_moves(self.session, self.moves)
         due = want_work(
             self.session,
             list(self.touched.values()),
@@ -225,21 +228,40 @@ class _Group:
 
     def outcome(
         self,
-        applied: "_Applied | InboundEvent | InvalidEventError",
+        applied: "_Applied | Known | InvalidEventError",
         states: dict[UUID, set[State]],
         due: frozenset[Step],
     ) -> Outcome:
         if isinstance(applied, InvalidEventError):
             return applied
-        if isinstance(applied, InboundEvent):
+        if isinstance(applied, Known):
             return Accepted(applied.answer, is_repeated=True)
         return Accepted(self._answer(applied, states), due)
 
+    def keep(self, applied: Sequence[_Applied]) -> None:
+        """Store the messages with their answers."""
+        rows = [
+            {
+                "id": each.event_id,
+                "source": each.message.source,
+                "message_id": each.message.id,
+                "body_digest": each.message.body_digest,
+                "type": each.message.event.type,
+                "occurred_at": each.message.event.timestamp,
+                "received_at": self.now,
+                "tenant_id": each.tenant.id,
+                "answer": each.stored.answer,
+            }
+            for each in applied
+        ]
+        if rows:
+            self.session.connection().execute(insert(_events), rows)
+
     def _answer(self, applied: _Applied, states: dict[UUID, set[State]]) -> JsonObject:
         """The answer to a message, kept for its repetitions."""
-        tenant, stored = applied.tenant, applied.stored
-        stored.answer = {
-            "event_id": str(stored.id),
+        tenant = applied.tenant
+        applied.stored.answer = {
+            "event_id": str(applied.event_id),
             "tenant": tenant.external_id,
             "state": state_of(tenant, states.get(tenant.id, set())),
             "connections": [
@@ -248,14 +270,14 @@ class _Group:
             ],
             "status_url": f"/v1/tenants/{quote(tenant.external_id, safe='')}",
             "applied": applied.is_news,
-            "reason": None if applied.is_news else STALE,
+            "reason": _reason(applied),
         }
-        self.session.add(stored)
-        return stored.answer
+        return applied.stored.answer
 
     def _change(self, tenant: Tenant, message: Message) -> tuple[list[Connection], bool]:
         """Apply what is newer than what is known; returns the connections it concerns."""
         event = message.event
+        moment = moment_of(event)
         before = _profile(tenant)
         is_wide = apply_presence(tenant, event) | apply_profile(tenant, event)
         is_news = _profile(tenant) != before
@@ -264,7 +286,7 @@ class _Group:
         with_credential = set()
         for wish in _wishes(event):
             connection = mine.get((wish.provider, wish.slot)) or self._new_connection(tenant, wish)
-            newer, is_credential = self._apply_wish(connection, wish, event.timestamp)
+            newer, is_credential = self._apply_wish(connection, wish, moment)
             is_news |= newer
             if is_credential:
                 with_credential.add(connection.id)
@@ -277,28 +299,35 @@ class _Group:
         for connection in concerned.values():
             connection.revision += is_wide
             given = connection.id in with_credential
-            self.session.add_all(apply_desired(tenant, connection, credential_given=given))
+            self.moves += apply_desired(tenant, connection, credential_given=given)
         self.touched |= concerned
         return list(concerned.values()), is_news
 
     def _new_connection(self, tenant: Tenant, wish: ConnectionWish) -> Connection:
         connection = Connection(
-            id=new_id(), tenant_id=tenant.id, provider=wish.provider, slot=wish.slot, created_at=self.now
+            id=new_id(),
+            tenant_id=tenant.id,
+            provider=wish.provider,
+            slot=wish.slot,
+            overrides={},
+            clock={},
+            created_at=self.now,
+            updated_at=self.now,
         )
         self.connections[tenant.id][wish.provider, wish.slot] = connection
         self.new.add(connection.id)
         self.session.add(connection)
         return connection
 
-    def _apply_wish(self, connection: Connection, wish: ConnectionWish, at: datetime) -> tuple[bool, bool]:
+    def _apply_wish(self, connection: Connection, wish: ConnectionWish, moment: str) -> tuple[bool, bool]:
         """Apply what is newer than what is known; says whether anything was, and whether a credential was."""
         newer = {
             name: value
             for name, value in wish.overrides().items()
-            if name != "credential_id" and is_newer(connection.clock, name, at)
+            if name != "credential_id" and is_newer(connection.clock, name, moment)
         }
         credential_given = (wish.credential or wish.credential_id) is not None and is_newer(
-            connection.clock, "credential", at
+            connection.clock, "credential", moment
         )
         stamps = [*newer, *(["credential"] if credential_given else [])]
         if not stamps:
@@ -310,16 +339,20 @@ class _Group:
                 overrides["credential_id"] = wish.credential_id
             connection.sealed_credential = self.intake.sealed(connection.id, wish.credential)
         connection.overrides = overrides
-        connection.clock = stamped(connection.clock, stamps, at)
+        connection.clock = stamped(connection.clock, stamps, moment)
         connection.revision += 1
         return True, credential_given
 
 
-def _repeated(known: InboundEvent, message: Message) -> InboundEvent | InvalidEventError:
+def _reason(applied: _Applied) -> str | None:
+    if not applied.is_news:
+        return STALE
+    return None if applied.tenant.is_announced else UNANNOUNCED
+
+
+def _repeated(known: Known, message: Message) -> Known | InvalidEventError:
     if known.body_digest != message.body_digest:
-        return InvalidEventError(
-            {"webhook-id": ["was used before with another body; the first one is stored and stays"]}
-        )
+        return InvalidEventError({"webhook-id": [REUSED_ID]})
     return known
 
 

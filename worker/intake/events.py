@@ -1,22 +1,35 @@
-"""What a message may say. Strict: an unknown field is more likely a mistake than something to ignore."""
+"""What a message may say.
 
+Known fields are read strictly. A field or a type that we do not know is ignored and named in the answer:
+senders add both without asking, and a misspelt field must not vanish silently.
+"""
+
+import hashlib
+import json
 import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
+    PrivateAttr,
     StringConstraints,
     TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from foundation.database import utc_now
 from worker.plans import Wanted
@@ -24,8 +37,13 @@ from worker.redaction import redact
 
 FUTURE_TOLERANCE: Final = timedelta(minutes=5)
 EARLIEST_YEAR: Final = 2000
+MOST_IGNORED: Final = 20
+"""How many unknown fields an answer names."""
+CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+REUSED_ID: Final = "was used before for another event, which was stored; send this one under an id of its own"
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
+OptionalName = Annotated[Name | None, BeforeValidator(lambda value: None if value == "" else value)]
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
 
 
@@ -45,6 +63,23 @@ def _storable(value: JsonValue) -> JsonValue:
     return value
 
 
+def _addressable(value: str) -> str:
+    """Refuse what cannot be part of an address: clients shorten dots, routers end at line breaks."""
+    if value in {".", ".."}:
+        raise ValueError("a dot or two cannot be part of an address; give the tenant another id")
+    if CONTROLS.search(value):
+        raise ValueError("control characters such as line breaks cannot be part of an address")
+    return value
+
+
+def _has_text(value: JsonValue) -> bool:
+    if isinstance(value, str):
+        return bool(value.strip())
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(_has_text(each) for each in inner)
+
+
+ExternalId = Annotated[Name, AfterValidator(_addressable)]
 Metadata = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
 
 
@@ -56,17 +91,23 @@ class Credential(Message):
     """A credential to import (contract 6.1). Its properties are secret and passed on as they are."""
 
     properties: Metadata
-    oauth_app_id: Name | None = None
-    name: Name | None = None
+    oauth_app_id: OptionalName = None
+    name: OptionalName = None
     metadata: Metadata = Field(default_factory=dict)
 
     @field_validator("properties")
     @classmethod
-    def _names_its_kind(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    def _has_kind_and_secret(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
         kind = value.get("kind")
         if not isinstance(kind, str) or not kind:
             raise ValueError("kind: expected a text such as stripe_key")
+        if not any(_has_text(inner) for name, inner in value.items() if name != "kind"):
+            raise ValueError("expected the secret beside kind, such as secret or access_token")
         return value
+
+    @property
+    def kind(self) -> str:
+        return str(self.properties["kind"])
 
 
 class ConnectionWish(Wanted, Message):
@@ -75,8 +116,8 @@ class ConnectionWish(Wanted, Message):
     provider: Word
     slot: Word = "default"
     credential: Credential | None = None
-    credential_id: Name | None = None
-    name: Name | None = None
+    credential_id: OptionalName = None
+    name: OptionalName = None
     metadata: Metadata | None = None
     status: Literal["active", "disabled"] | None = None
 
@@ -100,8 +141,8 @@ class ConnectionWish(Wanted, Message):
 
 
 class TenantProfile(Message):
-    external_id: Name
-    name: Name | None = None
+    external_id: ExternalId
+    name: OptionalName = None
     plan: Word = "default"
     metadata: Metadata = Field(default_factory=dict)
     connections: Annotated[list[ConnectionWish], Field(max_length=1000)] = Field(default_factory=list)
@@ -133,11 +174,23 @@ class CredentialData(TenantProfile):
 
 
 class TenantReference(Message):
-    external_id: Name
+    external_id: ExternalId
 
 
 class Event(Message):
     timestamp: AwareDatetime
+    _ignored: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The fields of the message that we do not know."""
+        return self._ignored
+
+    @cached_property
+    def digest(self) -> str:
+        """Tells this event from another: the same for any spelling of the JSON and any timestamp."""
+        meaning = self.model_dump(mode="json", exclude={"timestamp"}, exclude_unset=True)
+        return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
     @field_validator("timestamp")
     @classmethod
@@ -172,7 +225,16 @@ class TenantDeleted(Event):
 
 
 AnyEvent = TenantCreated | TenantUpdated | CredentialProvided | TenantDeleted
+TYPES: Final = frozenset({"tenant.created", "tenant.updated", "credential.provided", "tenant.deleted"})
+TYPE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,63}")
 _EVENT: Final[TypeAdapter[AnyEvent]] = TypeAdapter(Annotated[AnyEvent, Field(discriminator="type")])
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownEvent:
+    """A message of a type that is not ours. It changes nothing."""
+
+    type: str
 
 
 class InvalidEventError(Exception):
@@ -183,23 +245,57 @@ class InvalidEventError(Exception):
         self.fields = fields
 
 
-def parse(body: bytes) -> AnyEvent:
+def parse(body: bytes) -> AnyEvent | UnknownEvent:
     """Read a message, or say field by field what is wrong with it, never quoting what it says."""
     try:
         return _EVENT.validate_json(body)
     except ValidationError as exc:
-        raise InvalidEventError(_reasons(exc)) from None
+        return _parse_leniently(body, exc)
 
 
-def _reasons(exc: ValidationError) -> dict[str, list[str]]:
+def _parse_leniently(body: bytes, exc: ValidationError) -> AnyEvent | UnknownEvent:
+    errors = exc.errors(include_url=False)
+    unknown = _unknown_type(errors)
+    if unknown is not None:
+        return UnknownEvent(redact(unknown))
+    ignored = [_where(error["loc"]) for error in errors if error["type"] == "extra_forbidden"]
+    if not ignored:
+        raise InvalidEventError(_reasons(body, errors)) from None
+    try:
+        event = _EVENT.validate_json(body, extra="ignore")
+    except ValidationError as again:
+        raise InvalidEventError(_reasons(body, again.errors(include_url=False))) from None
+    event._ignored = tuple(ignored[:MOST_IGNORED])
+    return event
+
+
+def _unknown_type(errors: Sequence[ErrorDetails]) -> str | None:
+    """The type, if it can be the name of one that is not ours."""
+    if [error["type"] for error in errors] != ["union_tag_invalid"]:
+        return None
+    kind = errors[0]["input"]["type"]
+    return kind if isinstance(kind, str) and TYPE_NAME.fullmatch(kind) else None
+
+
+def _reasons(body: bytes, errors: Sequence[ErrorDetails]) -> dict[str, list[str]]:
+    if not _is_utf8(body):
+        return {"body": ["expected UTF-8"]}
     fields: dict[str, list[str]] = {}
-    for error in exc.errors(include_input=False, include_url=False, include_context=False):
-        where = ".".join(str(part) for part in error["loc"] if part not in _TYPES) or "body"
-        reason = error["msg"].removeprefix("Value error, ")
+    for error in errors:
+        where, reason = _where(error["loc"]), error["msg"].removeprefix("Value error, ")
         if error["type"].startswith("union_tag_"):  # its message quotes the value
-            where, reason = "type", f"expected one of {', '.join(sorted(_TYPES))}"
-        fields.setdefault(redact(where), []).append(reason)
+            where, reason = "type", f"expected one of {', '.join(sorted(TYPES))}"
+        fields.setdefault(where, []).append(reason)
     return fields
 
 
-_TYPES: Final = frozenset({"tenant.created", "tenant.updated", "credential.provided", "tenant.deleted"})
+def _where(loc: Sequence[int | str]) -> str:
+    return redact(".".join(str(part) for part in loc if part not in TYPES) or "body")
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -11,12 +11,13 @@ import structlog
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from foundation.database import Database
+from foundation.logs import place_of
 from worker.intake.accept import Accepted, Intake, Message, Outcome
 
 log = structlog.get_logger()
 
 MESSAGES_PER_COMMIT: Final = 100
-WAITING_AT_MOST: Final = 1_000
+MOST_WAITING: Final = 1_000
 """Messages in memory; a sender that is told to come back loses nothing, one that waits too long gives up."""
 
 
@@ -45,7 +46,7 @@ class Inbox:
 
         Raises `InboxFullError` when too many messages are waiting.
         """
-        if self._waiting.qsize() >= WAITING_AT_MOST:
+        if self._waiting.qsize() >= MOST_WAITING:
             raise InboxFullError
         answer: Future[Accepted] = Future()
         self._waiting.put(_Waiting(message, answer))
@@ -86,23 +87,29 @@ class Inbox:
                 waiting.answer.set_result(outcome)
 
     def _outcomes(self, messages: Sequence[Message]) -> Sequence[Outcome | Exception]:
-        """All in one transaction; if one of them breaks that, each in a transaction of its own."""
+        """All in one transaction; if one of them breaks that, each again in a transaction of its own."""
         try:
             return self._stored(messages)
-        except Exception as exc:  # noqa: BLE001  # told below, by what can be done about it
-            if len(messages) == 1 or _concerns_all(exc):
-                return [self._broken(exc, messages)] * len(messages)
-        return [self._outcomes([message])[0] for message in messages]
+        except Exception as exc:  # noqa: BLE001  # told by its type, since it may quote what was sent
+            if _concerns_all(exc):
+                return [_not_stored(exc, len(messages))] * len(messages)
+        return [self._alone(message) for message in messages]
+
+    def _alone(self, message: Message) -> Outcome | Exception:
+        try:
+            return self._stored([message])[0]
+        except Exception as exc:  # noqa: BLE001  # as above; nor may it end the thread that stores
+            return _not_stored(exc, 1)
 
     def _stored(self, messages: Sequence[Message]) -> list[Outcome]:
         with self._database.write() as session:
             session.autoflush = False
             return self._intake.accept_all(session, messages, now=self._database.now(session))
 
-    def _broken(self, exc: Exception, messages: Sequence[Message]) -> Exception:
-        # without the words of the error, which may quote what a customer sent
-        log.error("inbox.not_stored", messages=len(messages), reason=type(exc).__name__)
-        return exc
+
+def _not_stored(exc: Exception, messages: int) -> Exception:
+    log.error("inbox.not_stored", messages=messages, reason=type(exc).__name__, at=place_of(exc))
+    return exc
 
 
 def _concerns_all(exc: Exception) -> bool:

@@ -6,21 +6,32 @@ transactions can wait for each other.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Insert, Table, collate, func, or_, tuple_
+from sqlalchemy import select as sa_select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
 from foundation.database import new_id
 from models import Connection, InboundEvent, Tenant
+from models.columns import JsonObject
 
 APPLIED_AT_ONCE: Final = 50
 """A tenant with more connections than this has its own changes applied to them in the background."""
 
 Named = tuple[UUID, str, str]
 """A connection as an event names it: tenant, provider, slot."""
+_UNKNOWN: Final[dict[str, object]] = {
+    "plan": "default",
+    "metadata": {},
+    "is_announced": False,
+    "is_removed": False,
+    "clock": {},
+}
+"""A tenant of whom nothing has been said yet."""
 _tenants: Final[Table] = Tenant.__table__  # type: ignore[attr-defined]  # SQLModel does not declare it
 
 
@@ -33,31 +44,38 @@ class Tenants:
     """Those that did not exist before this transaction."""
 
 
-def locked_tenants(session: Session, external_ids: Iterable[str]) -> Tenants:
+def locked_tenants(session: Session, external_ids: Iterable[str], *, now: datetime) -> Tenants:
     """The tenants' rows, locked; new ones are made in one statement: two processes may both try."""
     made = {external_id: new_id() for external_id in sorted(set(external_ids))}
+    new = _UNKNOWN | {"created_at": now, "updated_at": now}
     session.connection().execute(
         _insert_once(session),
-        [
-            Tenant(id=tenant_id, external_id=external_id, plan="default").model_dump(exclude={"metadata_"})
-            | {"metadata": {}}
-            for external_id, tenant_id in made.items()
-        ],
+        [new | {"id": tenant_id, "external_id": external_id} for external_id, tenant_id in made.items()],
     )
     mine = select(Tenant).where(col(Tenant.external_id).in_(list(made))).order_by(_as_bytes(session))
     # not the strongest lock: history rows that workers write meanwhile refer to this row
     rows = session.exec(mine.with_for_update(key_share=True)).all()
-    new = {row.id for row in rows if row.id == made[row.external_id]}
-    return Tenants({row.external_id: row for row in rows}, new)
+    are_new = {row.id for row in rows if row.id == made[row.external_id]}
+    return Tenants({row.external_id: row for row in rows}, are_new)
 
 
-def known_events(
-    session: Session, messages: Collection[tuple[str, str]]
-) -> dict[tuple[str, str], InboundEvent]:
+@dataclass(slots=True)
+class Known:
+    """A message that has been stored: the digest of what it said, and its answer."""
+
+    body_digest: str
+    answer: JsonObject
+
+
+def known_messages(session: Session, messages: Collection[tuple[str, str]]) -> dict[tuple[str, str], Known]:
     """What was stored under these sources and message ids before."""
     identity = tuple_(col(InboundEvent.source), col(InboundEvent.message_id))
-    rows = session.exec(select(InboundEvent).where(identity.in_(list(messages))))
-    return {(row.source, row.message_id): row for row in rows}
+    stored = InboundEvent
+    columns = sa_select(
+        col(stored.source), col(stored.message_id), col(stored.body_digest), col(stored.answer)
+    )
+    rows = session.execute(columns.where(identity.in_(list(messages))))
+    return {(source, message_id): Known(digest, answer) for source, message_id, digest, answer in rows}
 
 
 def locked_connections(

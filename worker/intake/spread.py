@@ -5,8 +5,9 @@ from typing import Final
 from sqlalchemy import exists
 from sqlmodel import Session, col, select
 
-from models import Connection, Tenant
+from models import Connection, Move, Tenant
 from worker.queue.desired import apply_desired
+from worker.queue.history import write_moves
 from worker.queue.want import want_work
 from worker.runtime import Runtime
 from worker.steps.report import Report
@@ -34,10 +35,12 @@ def spread(runtime: Runtime, task_id: str | None = None) -> Report:
         )
         ordered = mine.order_by(col(Connection.id)).limit(CONNECTIONS_PER_STEP)
         connections = session.exec(ordered.with_for_update()).all()
+        moves: list[Move] = []
         for connection in connections:
             connection.revision += 1
-            session.add_all(apply_desired(tenant, connection, task_id=task_id))
+            moves += apply_desired(tenant, connection, task_id=task_id)
         session.flush()
+        write_moves(session, moves)
         want_work(session, connections, now=runtime.database.now(session))
         is_last = len(connections) < CONNECTIONS_PER_STEP
         tenant.spread_after = None if is_last else connections[-1].id

@@ -38,6 +38,7 @@ MAX_CALLS: Final = 40
 """Calls under way at once in one process."""
 KEEP_IDLE_S: Final = 4.0  # shorter than servers keep idle connections, so that none is closed under a request
 PAGE: Final = 1_000
+CHANGES_PER_PAGE: Final = 200  # a page is judged and recorded in one transaction, and held in memory
 MAX_PAGES: Final = 1_000
 
 Observe = Callable[[Answer], None]
@@ -119,7 +120,7 @@ class ManagementApi:
 
         Raises `ApiRejectedError` with status 410 or 400 for a cursor that is too old or not known.
         """
-        return await self._send(calls.changed_syncs(cursor, limit=PAGE))
+        return await self._send(calls.changed_syncs(cursor, limit=CHANGES_PER_PAGE))
 
     async def update_sync(self, sync_id: str, changes: Body) -> RemoteSync:
         return await self._send(calls.update_sync(sync_id, changes))

@@ -89,9 +89,9 @@ def watched_by_sync(session: Session, sync_ids: Collection[str], *, now: datetim
     )
     watched = []
     for row in rows:
-        values = row._asdict()
-        is_being_read = bool(values.pop("is_leased"))
-        watched.append(Watched(Claim(**values, step=Step.POLL, started_at=now), is_being_read))
+        *values, fence, attempts, is_leased = row
+        claim = Claim(*(*values, Step.POLL, fence, attempts, now))
+        watched.append(Watched(claim, bool(is_leased)))
     return watched
 
 
@@ -102,19 +102,16 @@ def take_over_polls(
 
     Reading a sync has no effect at the API, so the reader loses nothing but its stale answer.
     """
-    mine = update(_work).where(
-        _work.c.lane == lane_of(Step.POLL), _work.c.step == Step.POLL, _work.c.connection_id.in_(ids)
+    polls = (
+        _work.c.lane == lane_of(Step.POLL),
+        _work.c.step == Step.POLL,
+        _work.c.connection_id.in_(ids),
     )
-    taken = session.execute(_leasing(mine), {"until": now + lease}).all()
+    _lock_connections(session, ids)
+    ordered = select(_work.c.connection_id).where(*polls).order_by(_work.c.connection_id)
+    session.execute(ordered.with_for_update()).all()
+    taken = session.execute(_leasing(update(_work).where(*polls)), {"until": now + lease}).all()
     return _loaded(session, Step.POLL, taken, now, task_id)
-
-
-def look_now(session: Session, ids: Collection[UUID], *, now: datetime) -> None:
-    """Have these connections' syncs read at once."""
-    mine = update(_work).where(
-        _work.c.lane == lane_of(Step.POLL), _work.c.step == Step.POLL, _work.c.connection_id.in_(ids)
-    )
-    session.execute(mine.values(due_at=now, turn_at=now, leased_until=None, fence=_work.c.fence + 1))
 
 
 def renew(database: Database, held: Mapping[Key, int], *, lease: timedelta) -> None:
@@ -131,6 +128,7 @@ def renew(database: Database, held: Mapping[Key, int], *, lease: timedelta) -> N
 def note_intent(database: Database, claimed: Claim) -> None:
     """Commit that a create is about to be sent again; raise if the row is no longer ours."""
     with database.write() as session:
+        _lock_connections(session, [claimed.connection_id])
         now = database.now(session)
         mine = select(_work.c.fence).where(
             _work.c.connection_id == claimed.connection_id,
@@ -156,11 +154,17 @@ _RENEW: Final = (
 
 @cache
 def _take(step: Step) -> Update:
-    """Rows whose turn has come, then the surplus that is due; each part is a range of an index."""
+    """Rows whose turn has come, then the surplus that is due; each part is a range of an index.
+
+    Rows that others have locked are left for the next claim. For a create that holds for the connection as
+    well, since the claim changes it: others lock connections before their work, and could wait for us.
+    """
+    rows = _work if step is not Step.CREATE else _work.join(_connection)
     now = bindparam("now", type_=_work.c.due_at.type)
     size = bindparam("size", type_=_work.c.fence.type)
     next_rows = (
         select(_work.c.connection_id)
+        .select_from(rows)
         .where(_work.c.step == step, _work.c.turn_at <= now)
         .order_by(_work.c.turn_at)
         .limit(size)
@@ -169,6 +173,7 @@ def _take(step: Step) -> Update:
     )
     surplus = (
         select(_work.c.connection_id)
+        .select_from(rows)
         .where(
             _work.c.step == step,
             _work.c.turn_at > _work.c.due_at,
@@ -205,17 +210,8 @@ def _loaded(
     held = {row.connection_id: row for row in taken}
     claims = []
     for row in session.execute(_LOAD.where(_connection.c.id.in_(held))):
-        mine = held[row.connection_id]
-        claims.append(
-            Claim(
-                **row._asdict(),
-                step=step,
-                fence=mine.fence,
-                attempts=mine.attempts,
-                started_at=now,
-                task_id=task_id,
-            )
-        )
+        mine = held[row[0]]
+        claims.append(Claim(*(*row, step, mine.fence, mine.attempts, now, task_id)))
     return claims
 
 
@@ -238,20 +234,32 @@ _LOAD: Final = select(
 ).join_from(_connection, _tenant, _tenant.c.id == _connection.c.tenant_id)
 
 
+def _lock_connections(session: Session, ids: Collection[UUID]) -> None:
+    """Lock in the order that everyone keeps: connections by id, then their work."""
+    mine = select(_connection.c.id).where(_connection.c.id.in_(ids)).order_by(_connection.c.id)
+    session.execute(mine.with_for_update()).all()
+
+
 def _note_intents(session: Session, ids: Sequence[UUID], at: datetime) -> None:
     if ids:
         session.execute(update(_connection).where(_connection.c.id.in_(ids)).values(create_sent_at=at))
 
 
 def _park(session: Session, step: Step, ids: Sequence[UUID], *, now: datetime, policy: RetryPolicy) -> None:
-    """Workers keep dying over these rows: try them at the slow pace."""
+    """Workers keep dying over these rows: try them at the slow pace.
+
+    A row whose connection others have locked keeps its lease and is parked at the end of it: waiting for the
+    connection here, while its work is locked, could block both.
+    """
+    free = select(_connection.c.id).where(_connection.c.id.in_(ids)).with_for_update(skip_locked=True)
+    parked = session.scalars(free).all()
     later = now + policy.parked_pace
-    mine = update(_work).where(_work.c.lane == lane_of(step), _work.c.connection_id.in_(ids))
+    mine = update(_work).where(_work.c.lane == lane_of(step), _work.c.connection_id.in_(parked))
     session.execute(mine.values(due_at=later, turn_at=later, leased_until=None))
     told = {
         "error_code": "worker_died",
         "error_message": f"{policy.max_attempts} attempts in a row ended because their workers died",
         "error_advice": "Look for crashes or kills in the workers' logs; it is tried again slowly.",
     }
-    session.execute(update(_connection).where(_connection.c.id.in_(ids)).values(told))
-    log.error("connection.parked", step=step, connections=len(ids), reason="worker_died")
+    session.execute(update(_connection).where(_connection.c.id.in_(parked)).values(told))
+    log.error("connection.parked", step=step, connections=len(parked), reason="worker_died")

@@ -1,6 +1,6 @@
 """What the newest events want of a connection, and the work that follows from it."""
 
-from models import Connection, State, Step, Tenant, Transition
+from models import Connection, Move, State, Step, Tenant
 from models.lifecycle import WITH_SYNC
 
 _STARTS_OVER = (WITH_SYNC - {State.PAUSED}) | {State.AWAITING_CREDENTIAL, State.CAPTURED, State.FAILED}
@@ -12,13 +12,13 @@ def apply_desired(
     *,
     credential_given: bool = False,
     task_id: str | None = None,
-) -> list[Transition]:
+) -> list[Move]:
     """Move the connection towards what is wanted of it; returns the moves made, in order.
 
     May be called at any time and any number of times. A step under way keeps its lease: its facts will be
     recorded, its own move will not, and the next step starts when it has ended.
     """
-    moves: list[Transition] = []
+    moves: list[Move] = []
 
     def move(target: State, why: str) -> None:
         moves.append(connection.transition_to(target, why=why, task_id=task_id))

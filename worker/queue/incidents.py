@@ -12,8 +12,6 @@ from models import Connection
 from worker.policy import INCIDENT_LASTS, INCIDENT_TENANTS, INCIDENT_WINDOW, RetryPolicy
 from worker.queue.verdict import Claim
 
-COUNT_AT_MOST = 1_000
-
 
 @dataclass(frozen=True, slots=True)
 class Incident:
@@ -30,13 +28,17 @@ def in_incident(
 ) -> set[UUID]:
     """The connections whose refusal has lasted, but is one of many that began at about the same time."""
     found: set[UUID] = set()
+    known: dict[tuple[str, datetime], bool] = {}  # refusals of one batch share their moment
     for claim in claims:
         since = claim.refused_at
         if since is None or now - since > INCIDENT_LASTS:
             continue
         if not policy.is_lasting(refusals=claim.attempts, since=since, now=now):
             continue
-        if _tenants_refused(session, claim.provider, since) >= INCIDENT_TENANTS:
+        moment = (claim.provider, since)
+        if moment not in known:
+            known[moment] = _are_many_refused(session, claim.provider, since)
+        if known[moment]:
             found.add(claim.connection_id)
     return found
 
@@ -59,14 +61,15 @@ def incidents(session: Session) -> Sequence[Incident]:
     return [Incident(*row) for row in session.execute(grouped)]
 
 
-def _tenants_refused(session: Session, provider: str, at: datetime) -> int:
+def _are_many_refused(session: Session, provider: str, at: datetime) -> bool:
+    """Whether enough tenants of this provider have been refused since about this moment."""
     nearby = (
         select(col(Connection.tenant_id))
         .where(
             col(Connection.provider) == provider,
             col(Connection.refused_at).between(at - INCIDENT_WINDOW, at + INCIDENT_WINDOW),
         )
-        .limit(COUNT_AT_MOST)
-        .subquery()
+        .distinct()
+        .limit(INCIDENT_TENANTS)
     )
-    return int(session.execute(select(func.count(nearby.c.tenant_id.distinct()))).scalar_one())
+    return len(session.execute(nearby).all()) == INCIDENT_TENANTS

@@ -14,23 +14,32 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 from sqlmodel import Session
 
 from foundation.database import new_id, storable
-from models import Attempt, AttemptOutcome, Connection, Lane, State, Step, Tenant, Transition, Work
+from models import Attempt, AttemptOutcome, Connection, Lane, Move, State, Step, Tenant, Work
 from models.lifecycle import InvalidTransitionError, check_transition, next_step
 from worker.errors import InternalError
 from worker.queue.desired import apply_desired, wanted_steps
-from worker.queue.verdict import Claim, Problem, Verdict
+from worker.queue.history import write_moves
+from worker.queue.verdict import Claim, Key, Problem, Verdict
 from worker.redaction import redact
 
 log = structlog.get_logger()
 
 MAX_MESSAGE: Final = 2_000
 UNRECORDABLE_WAIT: Final = timedelta(minutes=1)
-BROKEN: Final = (InvalidTransitionError, DataError, IntegrityError, StatementError)
+BROKEN: Final = (
+    InvalidTransitionError,
+    DataError,
+    IntegrityError,
+    StatementError,
+    TypeError,  # what follows comes from the drivers: no JSON
+    ValueError,  # half a character
+    OverflowError,  # a number that SQLite cannot hold
+)
 """Errors that one row's values cause. A lost connection or a lock time-out concerns the whole batch."""
 
 _work: Final[Table] = Work.__table__  # type: ignore[attr-defined]  # SQLModel does not declare it
 _connection: Final[Table] = Connection.__table__  # type: ignore[attr-defined]
-_tables: Final = (Transition.__table__, Attempt.__table__)  # type: ignore[attr-defined]
+_attempt_table: Final[Table] = Attempt.__table__  # type: ignore[attr-defined]
 
 Result = tuple[Claim, Verdict]
 Values = dict[str, Any]
@@ -68,7 +77,7 @@ def record(
         if _concerns_all(exc):
             raise
         recorded = Recorded([], [])
-        for result in results:
+        for result in sorted(results, key=lambda each: each[0].connection_id):
             _record_alone(session, result, now, onward, recorded)
         return recorded
 
@@ -115,14 +124,16 @@ def _concerns_all(exc: Exception) -> bool:
 def _record_all(
     session: Session, results: Sequence[Result], now: datetime, onward: Onward | None
 ) -> Recorded:
-    quiet = [result for result in results if not result[1].is_eventful]
-    eventful = [result for result in results if result[1].is_eventful]
+    # a change that is wanted meanwhile is only found by looking at the connection
+    quiet = [each for each in results if not each[1].is_eventful and each[0].lane is Lane.LIFECYCLE]
+    eventful = [each for each in results if each[1].is_eventful or each[0].lane is Lane.CHANGES]
     recorded = Recorded([], [])
     changes = _Changes()
-    rows = _locked(session, [claim for claim, _ in eventful])
+    rows = _locked(session, [claim for claim, _ in eventful]) if eventful else {}
+    fences = _fences(session, results) if eventful else {}
     for claim, verdict in eventful:
-        row = rows.get((claim.connection_id, claim.lane))
-        if row is None or row.fence != claim.fence:
+        row = rows.get(claim.connection_id)
+        if row is None or fences.get(claim.key) != claim.fence:
             log.warning("step.overtaken", step=claim.step, connection_id=str(claim.connection_id))
             continue
         recorded.results.append((claim, verdict))
@@ -142,12 +153,12 @@ class _Changes:
     connections: "defaultdict[frozenset[str], list[Values]]"
     work: list[Values]
     new_work: list[Values]
-    transitions: list[Values]
+    moves: list[Move]
     attempts: list[Values]
 
     def __init__(self) -> None:
         self.connections = defaultdict(list)
-        self.work, self.new_work, self.transitions, self.attempts = [], [], [], []
+        self.work, self.new_work, self.moves, self.attempts = [], [], [], []
 
     def connection(self, connection_id: UUID, values: Values) -> None:
         self.connections[frozenset(values)].append(values | {"row_id": connection_id})
@@ -159,9 +170,9 @@ class _Changes:
             database.execute(update(_connection).where(_BY_ID).values(changed), rows)
         if self.work:
             database.execute(_FREE, self.work)
-        for table, rows in zip(_tables, (self.transitions, self.attempts), strict=True):
-            if rows:
-                database.execute(insert(table), rows)
+        write_moves(session, self.moves)
+        if self.attempts:
+            database.execute(insert(_attempt_table), self.attempts)
         for row in self.new_work:
             _want_changes(session, row)
 
@@ -183,29 +194,33 @@ _FREE: Final = (
 )
 
 
-def _locked(session: Session, claims: Sequence[Claim]) -> Mapping[tuple[UUID, Lane], "Row[Any]"]:
-    """The rows as they are now, locked in the one order that everyone locks connections in."""
-    if not claims:
-        return {}
+def _locked(session: Session, claims: Sequence[Claim]) -> Mapping[UUID, "Row[Any]"]:
+    """The connections as they are now, locked in the one order that everyone locks connections in."""
     current = (
         select(
             _connection.c.id,
-            _connection.c.tenant_id,
             _connection.c.state,
             _connection.c.revision,
             _connection.c.sealed_credential,
-            _connection.c.remote_sync_id,
             _connection.c.refused_at,
             _connection.c.ready_at,
-            _work.c.lane,
-            _work.c.fence,
         )
-        .join(_work, _work.c.connection_id == _connection.c.id)
         .where(_connection.c.id.in_([claim.connection_id for claim in claims]))
         .order_by(_connection.c.id)
-        .with_for_update(of=_connection)
+        .with_for_update()
     )
-    return {(row.id, row.lane): row for row in session.execute(current)}
+    return {row.id: row for row in session.execute(current)}
+
+
+def _fences(session: Session, results: Sequence[Result]) -> Mapping[Key, int]:
+    """The fences of all work of these connections, locked after the connections and in one order too."""
+    current = (
+        select(_work.c.connection_id, _work.c.lane, _work.c.fence)
+        .where(_work.c.connection_id.in_([claim.connection_id for claim, _ in results]))
+        .order_by(_work.c.connection_id, _work.c.lane)
+        .with_for_update()
+    )
+    return {(row.connection_id, row.lane): row.fence for row in session.execute(current)}
 
 
 def _record_quiet(session: Session, quiet: Sequence[Result], now: datetime) -> list[Result]:
@@ -224,7 +239,7 @@ def _record_one(
     target = verdict.move or claim.state
     if verdict.move is not None:
         check_transition(claim.state, verdict.move)
-        changes.transitions.append(_transition(claim, verdict, now))
+        changes.moves.append(_move(claim, verdict.move, verdict.why, now))
         values |= _moved(row, verdict.move, values, now)
     if verdict.leaves_attempt:
         changes.attempts.append(_attempt(claim, verdict, now))
@@ -255,8 +270,8 @@ def _record_overtaken(
     connection = session.get_one(Connection, claim.connection_id, populate_existing=True)
     tenant = session.get_one(Tenant, claim.tenant_id)
     if connection.state is claim.state and _is_removal_done(claim, verdict):
-        session.add(connection.transition_to(State.REMOVED, why=verdict.why, task_id=claim.task_id))
-    session.add_all(apply_desired(tenant, connection, task_id=claim.task_id))
+        changes.moves.append(connection.transition_to(State.REMOVED, why=verdict.why, task_id=claim.task_id))
+    changes.moves += apply_desired(tenant, connection, task_id=claim.task_id)
     session.flush()
     step, update_step = wanted_steps(connection)
     mine = step if claim.lane is Lane.LIFECYCLE else update_step
@@ -362,18 +377,17 @@ def _next_claim(claim: Claim, step: Step, values: Values, now: datetime) -> Clai
     )
 
 
-def _transition(claim: Claim, verdict: Verdict, now: datetime) -> Values:
-    return {
-        "id": new_id(),
-        "connection_id": claim.connection_id,
-        "tenant_id": claim.tenant_id,
-        "at": now,
-        "from_state": claim.state,
-        "to_state": verdict.move,
-        "why": verdict.why,
-        "attempt": claim.attempts,
-        "task_id": claim.task_id,
-    }
+def _move(claim: Claim, target: State, why: str, now: datetime) -> Move:
+    return Move(
+        connection_id=claim.connection_id,
+        tenant_id=claim.tenant_id,
+        from_state=claim.state,
+        to_state=target,
+        why=why,
+        attempt=claim.attempts,
+        task_id=claim.task_id,
+        at=now,
+    )
 
 
 def _attempt(claim: Claim, verdict: Verdict, now: datetime) -> Values:

@@ -20,7 +20,13 @@ def due_counts(session: Session, *, now: datetime, at_most: int) -> Mapping[Step
     parts = []
     for step in Step:
         of_step = col(Work.step) == step
-        turn = select(col(Work.connection_id)).where(of_step, col(Work.turn_at) <= now).limit(at_most)
+        # in the order of an index, or PostgreSQL may read the whole table for a count this small
+        turn = (
+            select(col(Work.connection_id))
+            .where(of_step, col(Work.turn_at) <= now)
+            .order_by(col(Work.turn_at))
+            .limit(at_most)
+        )
         surplus = (
             select(col(Work.connection_id))
             .where(
@@ -29,6 +35,7 @@ def due_counts(session: Session, *, now: datetime, at_most: int) -> Mapping[Step
                 col(Work.turn_at) > now,
                 col(Work.due_at) <= now,
             )
+            .order_by(col(Work.turn_at))
             .limit(at_most)
         )
         for part in (turn, surplus):

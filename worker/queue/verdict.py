@@ -51,9 +51,14 @@ class Claim:
     fence: int
     attempts: int
     started_at: datetime = field(default_factory=utc_now)
+    """By the database's clock."""
     task_id: str | None = None
     claimed_s: float = field(default_factory=time.monotonic)
     """When it was claimed, by this machine's monotonic clock; `started_at` is the database's time."""
+
+    def now(self) -> datetime:
+        """The time by the database's clock, which may not be this machine's."""
+        return self.started_at + timedelta(seconds=time.monotonic() - self.claimed_s)
 
     @property
     def lane(self) -> Lane:

@@ -7,10 +7,13 @@ from typing import Final
 import structlog
 from celery import Celery
 
+from foundation.backlog import backlog
 from foundation.hints import BROKER_ERRORS
 from worker.app import QUEUE_OF
 
 GATHER_S: Final = 0.1
+WAITING_AT_MOST: Final = 20
+"""Messages in one queue; a run that finds nothing due costs little, but thousands of them cost time."""
 
 log = structlog.get_logger()
 
@@ -24,6 +27,17 @@ def wake(app: Celery, task: str, *, count: int = 1) -> bool:
         log.warning("wakeup.lost", task=task, reason=type(exc).__name__)
         return False
     return True
+
+
+def wake_if_room(app: Celery, task: str) -> bool:
+    """Ask for a run, unless so many messages wait in its queue that one more would change nothing."""
+    queue = QUEUE_OF[task]
+    try:
+        waiting = backlog(app, [queue])[queue]
+    except BROKER_ERRORS as exc:
+        log.warning("wakeup.lost", task=task, reason=type(exc).__name__)
+        return False
+    return waiting < WAITING_AT_MOST and wake(app, task)
 
 
 class Waker:

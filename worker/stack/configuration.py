@@ -148,10 +148,10 @@ def _sqlite(path: Path) -> str:
 
 
 def _broker_urls(scope: Scope, port: int, *, password: str) -> dict[str, str]:
-    """Two databases of one server, so that neither service meets the other's messages."""
-    base = f"redis://:{password}@{HOST}:{port}"
-    urls = {"GANGWAY_ENGINE_BROKER_URL": f"{base}/1"}
-    return urls | {"GANGWAY_BROKER_URL": f"{base}/0"} if scope.worker else urls
+    """One database for both services: Flower sees the tasks of both. Their queues have different names."""
+    url = f"redis://:{password}@{HOST}:{port}/0"
+    urls = {"GANGWAY_ENGINE_BROKER_URL": url}
+    return urls | {"GANGWAY_BROKER_URL": url} if scope.worker else urls
 
 
 def _engine_values(data_dir: Path, port: int, known: Environment) -> dict[str, str]:

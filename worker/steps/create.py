@@ -65,10 +65,10 @@ def facts_after_error(claim: Claim, error: ProvisioningError) -> dict[str, objec
 
 
 def uncertain_for(claim: Claim, settle: timedelta) -> timedelta:
-    """How much longer an earlier create may still come true, by the clock of the database."""
+    """How much longer an earlier create may still come true."""
     if claim.earlier_create_at is None:
         return timedelta(0)
-    return claim.earlier_create_at + settle - claim.started_at
+    return claim.earlier_create_at + settle - claim.now()
 
 
 async def _adopt(claim: Claim, api: ManagementApi) -> RemoteSync | None:
@@ -138,7 +138,7 @@ def _created(claim: Claim, sync: RemoteSync, *, is_adopted: bool, is_as_wanted: 
             "create_sent_at": None,
             "health": sync.health.status,
             "initial_backfill_completed_at": sync.initial_backfill_completed_at,
-            "backfill_started_at": claim.backfill_started_at if known else claim.started_at,
+            "backfill_started_at": claim.backfill_started_at if known else claim.now(),
         },
     )
 

@@ -21,17 +21,25 @@ from sqlmodel import Session, col
 from foundation.database import Database
 from models import ChangeCursor, Connection, State
 from models.change_cursor import SYNCS
-from worker.errors import ApiRejectedError, ProvisioningError, RateLimitedError, UnusableAnswerError
-from worker.management import ChangesPage, RemoteSync
-from worker.queue.claims import look_now, take_over_polls, watched_by_sync
+from worker.errors import (
+    ApiRejectedError,
+    NotFoundError,
+    ProvisioningError,
+    RateLimitedError,
+    UnusableAnswerError,
+)
+from worker.management import ChangesPage
+from worker.queue.claims import take_over_polls, watched_by_sync
 from worker.queue.incidents import in_incident
 from worker.queue.record import Result, record
 from worker.queue.schedule import want_polls_again
 from worker.queue.verdict import Claim, Verdict
 from worker.retry import jittered, retry_delay
 from worker.runtime import Runtime
+from worker.steps import poll
 from worker.steps.feed import is_leased
-from worker.steps.judge import Paces, judge
+from worker.steps.judge import Paces, judge, judge_missing
+from worker.steps.poll import Read
 from worker.steps.report import Report
 from worker.steps.trouble import tell_limits
 
@@ -103,6 +111,7 @@ class _Follow:
                 return report
             try:
                 page = self._ask(cursor)
+                reads = self._confirmed(page) if page else {}
             except ProvisioningError as exc:
                 self._failed(exc, report)
                 return report
@@ -110,7 +119,7 @@ class _Follow:
             if page is None or _stands_still(page, cursor):
                 self._unsupported(report)
                 return report
-            if not self._record(page, report):
+            if not self._record(page, reads, report):
                 return report
             cursor = page.next_cursor
             if not page.has_more:
@@ -124,7 +133,23 @@ class _Follow:
         asking = self.runtime.api.changed_syncs(cursor)
         return asyncio.run_coroutine_threadsafe(asking, self.runtime.loop).result()
 
-    def _record(self, page: ChangesPage, report: Report) -> bool:
+    def _confirmed(self, page: ChangesPage) -> dict[str, Read]:
+        """What the page says about each sync; a deleted one of ours is asked for before that is believed."""
+        reads: dict[str, Read] = {sync.id: sync for sync in page.changed}
+        deleted = [sync.id for sync in page.deleted]
+        if not deleted:
+            return reads
+        database = self.runtime.database
+        with database.read() as session:
+            watched = watched_by_sync(session, deleted, now=database.now(session))
+        asking = poll.read_one_by_one([each.claim for each in watched], self.runtime.api)
+        for claim, read in asyncio.run_coroutine_threadsafe(asking, self.runtime.loop).result():
+            if isinstance(read, ProvisioningError) and not isinstance(read, NotFoundError):
+                raise read
+            reads[str(claim.remote_sync_id)] = read
+        return reads
+
+    def _record(self, page: ChangesPage, reads: dict[str, Read], report: Report) -> bool:
         """One page and its cursor, together; False if another worker has taken over."""
         database = self.runtime.database
         with database.write() as session:
@@ -132,22 +157,17 @@ class _Follow:
             feed = self._mine(session)
             if feed is None:
                 return False
-            if page.changed:
-                report.add(self._record_changed(session, page.changed, now))
-            if page.deleted:
-                self._record_deleted(session, [sync.id for sync in page.deleted], now, report)
+            if reads:
+                report.add(self._record_changed(session, reads, now))
             feed.cursor = page.next_cursor
             feed.is_supported = True
             feed.leased_until = now + LEASE
         return True
 
-    def _record_changed(
-        self, session: Session, syncs: Sequence[RemoteSync], now: datetime
-    ) -> Sequence[Result]:
+    def _record_changed(self, session: Session, reads: dict[str, Read], now: datetime) -> Sequence[Result]:
         """Take over the connections for which a change means something, and record that."""
-        by_id = {sync.id: sync for sync in syncs}
-        watched = watched_by_sync(session, list(by_id), now=now)
-        judged = self._judged(session, [each.claim for each in watched], by_id, now)
+        watched = watched_by_sync(session, list(reads), now=now)
+        judged = self._judged(session, [each.claim for each in watched], reads, now)
         being_read = {each.claim.connection_id for each in watched if each.is_being_read}
         news = {
             claim.connection_id
@@ -157,26 +177,17 @@ class _Follow:
         if not news:
             return ()
         taken = take_over_polls(session, news, now=now, lease=self.runtime.lease, task_id=self.task_id)
-        return record(session, self._judged(session, taken, by_id, now), now=now).results
+        return record(session, self._judged(session, taken, reads, now), now=now).results
 
     def _judged(
-        self, session: Session, claims: Sequence[Claim], by_id: dict[str, RemoteSync], now: datetime
+        self, session: Session, claims: Sequence[Claim], reads: dict[str, Read], now: datetime
     ) -> list[Result]:
         policy, paces = self.runtime.policy, self.runtime.paces(is_followed=True)
         incident = in_incident(session, claims, policy, now=now)
         return [
-            (claim, _judge(claim, by_id[str(claim.remote_sync_id)], now, paces, self.runtime, incident))
+            (claim, _judge(claim, reads[str(claim.remote_sync_id)], now, paces, self.runtime, incident))
             for claim in claims
         ]
-
-    def _record_deleted(
-        self, session: Session, sync_ids: Sequence[str], now: datetime, report: Report
-    ) -> None:
-        """A deleted sync is asked for by its id before that is believed."""
-        gone = [each.claim.connection_id for each in watched_by_sync(session, sync_ids, now=now)]
-        if gone:
-            look_now(session, gone, now=now)
-            report.did["deleted sync to confirm"] += len(gone)
 
     def _caught_up(self) -> None:
         database = self.runtime.database
@@ -278,11 +289,14 @@ def _is_stale(feed: ChangeCursor, now: datetime) -> bool:
 
 
 def _judge(
-    claim: Claim, sync: RemoteSync, now: datetime, paces: Paces, runtime: Runtime, incident: set[UUID]
+    claim: Claim, read: Read, now: datetime, paces: Paces, runtime: Runtime, incident: set[UUID]
 ) -> Verdict:
+    if isinstance(read, NotFoundError):
+        return judge_missing(claim, read, paces=paces)
+    assert not isinstance(read, ProvisioningError)  # noqa: S101  # such a page is not recorded
     return judge(
         claim,
-        sync,
+        read,
         now=now,
         paces=paces,
         policy=runtime.policy,

@@ -59,7 +59,7 @@ async def read_syncs(
         if stream_id is not None and pays(len(due), sizes.known(stream_id)):
             jobs.append(asyncio.create_task(_listed(stream_id, due, sizes, api)))
         else:
-            jobs += [asyncio.create_task(_one_by_one([claim], api)) for claim in due]
+            jobs += [asyncio.create_task(read_one_by_one([claim], api)) for claim in due]
     for job in asyncio.as_completed(jobs):
         yield await job
 
@@ -75,10 +75,11 @@ async def _listed(stream_id: str, due: Sequence[Claim], sizes: StreamSizes, api:
         (claim, found[str(claim.remote_sync_id)]) for claim in due if str(claim.remote_sync_id) in found
     ]
     missing = [claim for claim in due if str(claim.remote_sync_id) not in found]
-    return [*present, *await _one_by_one(missing, api)]
+    return [*present, *await read_one_by_one(missing, api)]
 
 
-async def _one_by_one(claims: Sequence[Claim], api: ManagementApi) -> Answers:
+async def read_one_by_one(claims: Sequence[Claim], api: ManagementApi) -> Answers:
+    """The sync of every claim, or the error that kept us from it."""
     reads = await asyncio.gather(*(_get(str(claim.remote_sync_id), api) for claim in claims))
     return list(zip(claims, reads, strict=True))
 

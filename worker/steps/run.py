@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 from sqlmodel import Session
 
-from models import Step
+from models import State, Step
 from models.lifecycle import WITH_SYNC
 from worker.errors import (
     InternalError,
@@ -45,6 +45,8 @@ log = structlog.get_logger()
 BATCH: Final = {Step.POLL: 1_000}
 BATCH_OF_CALLS: Final = 50
 CALLS_PER_ROW: Final = {Step.CAPTURE: 2, Step.UPDATE: 2, Step.REMOVE: 4, Step.CREATE: 1}
+CALM: Final = frozenset({State.READY, State.PAUSED})
+"""States that a feed of changes watches alone."""
 NAMED_IN_LOG: Final = 100
 
 
@@ -161,6 +163,9 @@ class _Run:
 
     async def _poll_all(self, claims: Sequence[Claim], emit: Emit) -> None:
         """Read all syncs together and judge each; answers are recorded as they arrive."""
+        claims, calm = self._told_by_the_feed(claims)
+        if calm:
+            emit(calm)
         unanswered = {claimed.key: claimed for claimed in claims}
         with on_behalf_of(self.tally):
             try:
@@ -170,6 +175,14 @@ class _Run:
                     emit([(claimed, self._judged(claimed, read)) for claimed, read in answers])
             except Exception as exc:  # noqa: BLE001  # as above; what was answered before stays recorded
                 emit([(claimed, self._on_mistake(claimed, exc)) for claimed in unanswered.values()])
+
+    def _told_by_the_feed(self, claims: Sequence[Claim]) -> tuple[list[Claim], list[Result]]:
+        """Those to be read, and quiet verdicts of those about which the feed would have told any change."""
+        if not self.is_followed:
+            return list(claims), []
+        quiet = Verdict(did="told by the feed", why="quiet", wait=None, is_eventful=False)
+        calm = [(c, quiet) for c in claims if c.state in CALM and c.error_code is None]
+        return [c for c in claims if c.state not in CALM or c.error_code is not None], calm
 
     def _judged(self, claimed: Claim, read: poll.Read) -> Verdict:
         paces = self.runtime.paces(is_followed=self.is_followed)
@@ -183,7 +196,7 @@ class _Run:
             return judge(
                 claimed,
                 read,
-                now=claimed.started_at,
+                now=claimed.started_at,  # when it was seen whether there is an incident
                 paces=paces,
                 policy=self.runtime.policy,
                 is_incident=self._is_incident,

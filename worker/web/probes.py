@@ -1,19 +1,13 @@
 """`/healthz`: the process answers. `/readyz`: it can do its job, and whether the broker can be reached."""
 
+import asyncio
 from typing import Literal
 
 from celery import Celery
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
-from foundation.database import Database
-from foundation.migrations import is_current
-from models import MIGRATIONS
-from worker.sweep import backlog
-
-Verdict = Literal["ok", "unreachable", "not migrated"]
+from worker.web.readiness import Probe, Storage, Verdict, messages_waiting
 
 
 class Liveness(BaseModel):
@@ -25,23 +19,24 @@ class Readiness(BaseModel):
 
     status: Literal["ok", "unavailable"]
     database: Verdict
-    broker: Verdict
+    broker: Literal["ok", "unreachable"]
     messages_waiting: dict[str, int] | None = None
 
 
-def probes(database: Database, celery: Celery) -> APIRouter:
+def probes(storage: Storage, celery: Celery) -> APIRouter:
     router = APIRouter(tags=["health"])
+    database: Probe[Verdict] = Probe(storage.check, late="too slow")
+    broker = Probe(lambda: messages_waiting(celery), late=None)
 
     @router.get("/healthz")
-    def healthz() -> Liveness:
+    async def healthz() -> Liveness:
         """The process runs."""
         return Liveness()
 
     @router.get("/readyz", responses={503: {"model": Readiness}})
-    def readyz(response: Response) -> Readiness:
+    async def readyz(response: Response) -> Readiness:
         """The process can accept webhooks."""
-        stored = _database(database)
-        waiting = _waiting(celery)
+        stored, waiting = await asyncio.gather(database.answer(), broker.answer())
         if stored != "ok":
             response.status_code = 503
         return Readiness(
@@ -52,19 +47,3 @@ def probes(database: Database, celery: Celery) -> APIRouter:
         )
 
     return router
-
-
-def _database(database: Database) -> Verdict:
-    try:
-        with database.read() as session:
-            session.execute(text("SELECT 1"))
-        return "ok" if is_current(database, MIGRATIONS) else "not migrated"
-    except SQLAlchemyError:
-        return "unreachable"
-
-
-def _waiting(celery: Celery) -> dict[str, int] | None:
-    try:
-        return backlog(celery)
-    except Exception:  # noqa: BLE001  # whatever this broker's client raises
-        return None

@@ -117,7 +117,7 @@ def tenants(settings: Settings, database: Database) -> APIRouter:
     ) -> TenantPage:
         """Tenants, oldest first; `next_cursor` leads to the next page."""
         with database.read() as session:
-            found = _page(session, state, limit + 1, _decoded(cursor))
+            found = page_of_tenants(session, state, limit + 1, _decoded(cursor))
             views = _views(session, found[:limit])
         return TenantPage(data=views, next_cursor=_encoded(found[limit - 1]) if len(found) > limit else None)
 
@@ -148,7 +148,7 @@ def _operator_only(token: SecretStr) -> Callable[[Request], None]:
     return check
 
 
-def _page(
+def page_of_tenants(
     session: Session, state: TenantState | None, limit: int, after: tuple[datetime, UUID] | None
 ) -> list[Tenant]:
     position = tuple_(col(Tenant.created_at), col(Tenant.id))

@@ -1,7 +1,7 @@
 """`POST /webhooks/{source}`: check, store, answer 202; the work begins after the answer's transaction."""
 
 import asyncio
-import hashlib
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 from uuid import uuid4
@@ -10,34 +10,24 @@ import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from worker.intake.accept import Accepted, Message
-from worker.intake.events import InvalidEventError, parse
-from worker.intake.inbox import Inbox
-from worker.intake.signatures import SignatureError, verify
+from worker.intake.events import TYPES, AnyEvent, InvalidEventError, UnknownEvent, parse
+from worker.intake.inbox import Inbox, InboxFullError
+from worker.intake.kinds import foreign_kinds
+from worker.intake.signatures import SignatureError, Verifier
+from worker.plans import Plans
 from worker.queue.wakeups import Waker
 from worker.settings import Settings
-from worker.web.answers import Refusal, RefusalBody
+from worker.web.answers import UNAVAILABLE, Refusal, RefusalBody, put_off, refused
+from worker.web.bodies import Bodies
+from worker.web.documents import EVENT_BODY
+from worker.web.readiness import Storage
+
+PREFIX: Final = "/webhooks/"
 
 log = structlog.get_logger()
-
-MAX_BODY: Final = 1024 * 1024
-
-
-_BODY: Final = {
-    # the signature covers the raw body, so it is read by hand; docs/events.md describes it
-    "schema": {"type": "object", "required": ["type", "timestamp", "data"]},
-    "example": {
-        "type": "tenant.created",
-        "timestamp": "2026-11-21T10:00:00Z",
-        "data": {
-            "external_id": "org_1",
-            "name": "Choam Corp",
-            "plan": "default",
-            "connections": [{"provider": "stripe", "credential_id": "id-of-an-imported-credential"}],
-        },
-    },
-}
 
 
 class ConnectionAnswer(BaseModel):
@@ -55,71 +45,164 @@ class EventAnswer(BaseModel):
     state: str
     connections: list[ConnectionAnswer]
     status_url: str
+    applied: bool = True
+    """False if the event changed nothing, for `reason`."""
+    reason: str | None = None
+    ignored: list[str] = []
+    """Fields that are not part of the event's type."""
 
 
-def webhooks(settings: Settings, inbox: Inbox, waker: Waker) -> APIRouter:
-    router = APIRouter(tags=["webhooks"])
-    refusals: dict[int | str, dict[str, object]] = {
-        code: {"model": RefusalBody} for code in (401, 404, 413, 415, 422)
-    }
+class UnknownAnswer(BaseModel):
+    """What a message of a type that is not ours is answered with: received, and of no effect."""
 
-    @router.post(
-        "/webhooks/{source}",
-        status_code=HTTPStatus.ACCEPTED,
-        response_model=EventAnswer,
-        responses=refusals,
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": _BODY}}},
-    )
-    async def receive(source: str, request: Request) -> JSONResponse:
-        """Store a signed event (Standard Webhooks) and start what it asks for."""
-        secrets = settings.webhook_secrets.get(source)
-        if secrets is None:
+    applied: bool = False
+    reason: str
+
+
+class Receiver:
+    """Takes in one message after the other."""
+
+    def __init__(
+        self, settings: Settings, plans: Plans, inbox: Inbox, waker: Waker, storage: Storage
+    ) -> None:
+        self._verifiers: Mapping[str, Verifier] = {
+            source: Verifier(secrets, tolerance_s=settings.webhook_tolerance_s)
+            for source, secrets in settings.webhook_secrets.items()
+        }
+        self._providers = plans.providers()
+        self._deadline_s = settings.intake_deadline_s
+        self._inbox = inbox
+        self._waker = waker
+        self._storage = storage
+        self._bodies = Bodies()
+
+    async def receive(self, source: str, request: Request) -> JSONResponse:
+        """Store the event of a signed message and start what it asks for."""
+        verifier = self._verifiers.get(source)
+        if verifier is None:
             raise Refusal(HTTPStatus.NOT_FOUND, f"no webhook secret is set for source {source!r}")
-        _check_content_type(request)
-        body = await _limited_body(request)
+        _check_headers(request)
+        body = await self._bodies.read(request)
         try:
-            message_id = verify(body, request.headers, secrets, tolerance_s=settings.webhook_tolerance_s)
+            message_id = verifier.verify(body, request.scope["headers"])
         except SignatureError as exc:
             raise Refusal(HTTPStatus.UNAUTHORIZED, str(exc)) from exc
-        with structlog.contextvars.bound_contextvars(correlation_id=uuid4().hex, message_id=message_id):
-            accepted = await _accept(inbox, source, message_id, body)
+        try:
+            return await self._answer(source, message_id, body)
+        except InvalidEventError as exc:
+            fields = sorted(exc.fields)
+            log.warning("event.refused", source=source, message_id=message_id, fields=fields)
+            raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "Validation failed", exc.fields) from None
+
+    async def _answer(self, source: str, message_id: str, body: bytes) -> JSONResponse:
+        event = parse(body)
+        if isinstance(event, UnknownEvent):
+            log.info("event.unknown", source=source, message_id=message_id, type=event.type)
+            return _acknowledged(event)
+        foreign = foreign_kinds(event, self._providers)
+        if foreign:
+            raise InvalidEventError(foreign)
+        message = Message(source, message_id, event.digest, event, correlation_id=uuid4().hex)
+        accepted = await self._stored(message)
+        if not accepted.is_repeated:
+            self._storage.note_write()
         for step in accepted.due:
-            waker.give(step)
-        return JSONResponse(accepted.answer, status_code=HTTPStatus.ACCEPTED)
+            self._waker.give(step)
+        _log_accepted(message, accepted)
+        return _accepted(event, accepted)
+
+    async def _stored(self, message: Message) -> Accepted:
+        """Wait for the commit, but not for ever; what is stored later is answered when it is sent again."""
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                return await asyncio.wrap_future(self._inbox.accept(message))
+        except UNAVAILABLE:
+            self._storage.note_failure()
+            raise
+        except InboxFullError:
+            reason = "full"
+        except TimeoutError:
+            reason = "slow"
+        self._storage.note_failure()
+        log.warning("event.put_off", source=message.source, message_id=message.id, inbox=reason)
+        raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The event could not be stored in time; send it again")
+
+
+class Shortcut:
+    """Leads webhooks past the framework's routing, which costs several times the check of a signature."""
+
+    def __init__(self, app: ASGIApp, receiver: Receiver) -> None:
+        self._app = app
+        self._receiver = receiver
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        source = _source_of(scope)
+        if source is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            answer = await self._receiver.receive(source, Request(scope, receive))
+        except Refusal as exc:
+            answer = refused(exc)
+        except UNAVAILABLE as exc:
+            answer = put_off(exc)
+        await answer(scope, receive, send)
+
+
+def webhooks(receiver: Receiver) -> APIRouter:
+    """Document the route that `Shortcut` serves, and refuse its other methods."""
+    router = APIRouter(tags=["webhooks"])
+
+    @router.post(
+        f"{PREFIX}{{source}}",
+        status_code=HTTPStatus.ACCEPTED,
+        response_model=EventAnswer | UnknownAnswer,
+        responses={code: {"model": RefusalBody} for code in (401, 404, 408, 413, 415, 422, 503)},
+        openapi_extra=EVENT_BODY,
+    )
+    async def receive(request: Request) -> JSONResponse:
+        """Store a signed event (Standard Webhooks) and start what it asks for."""
+        return await receiver.receive(request.path_params["source"], request)
 
     return router
 
 
-async def _accept(inbox: Inbox, source: str, message_id: str, body: bytes) -> Accepted:
-    correlation_id = structlog.contextvars.get_contextvars()["correlation_id"]
-    try:
-        event = parse(body)
-        digest = hashlib.sha256(body).hexdigest()
-        message = Message(source, message_id, digest, event, correlation_id)
-        accepted = await asyncio.wrap_future(inbox.accept(message))
-    except InvalidEventError as exc:
-        log.warning("event.refused", source=source, fields=sorted(exc.fields))
-        raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "Validation failed", exc.fields) from None
+def _source_of(scope: Scope) -> str | None:
+    """The source in the path of a webhook; nothing for any other request."""
+    if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].startswith(PREFIX):
+        return None
+    source: str = scope["path"][len(PREFIX) :]
+    return source if source and "/" not in source else None
+
+
+def _accepted(event: AnyEvent, accepted: Accepted) -> JSONResponse:
+    answer = {"applied": True, "reason": None, **accepted.answer, "ignored": list(event.ignored)}
+    return JSONResponse(answer, status_code=HTTPStatus.ACCEPTED)
+
+
+def _acknowledged(event: UnknownEvent) -> JSONResponse:
+    reason = f"unknown type {event.type}; known are {', '.join(sorted(TYPES))}"
+    return JSONResponse({"applied": False, "reason": reason}, status_code=HTTPStatus.ACCEPTED)
+
+
+def _log_accepted(message: Message, accepted: Accepted) -> None:
     log.info(
         "event.repeated" if accepted.is_repeated else "event.accepted",
-        source=source,
-        type=event.type,
+        source=message.source,
+        type=message.event.type,
+        external_id=message.event.data.external_id,
+        message_id=message.id,
         event_id=accepted.answer["event_id"],
+        correlation_id=message.correlation_id,
+        **({"ignored": message.event.ignored} if message.event.ignored else {}),
     )
-    return accepted
 
 
-def _check_content_type(request: Request) -> None:
+def _check_headers(request: Request) -> None:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
         raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Content-Type: expected application/json")
-
-
-async def _limited_body(request: Request) -> bytes:
-    """The raw body, as signed; one that is too large is refused before it is all read."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"body: expected at most {MAX_BODY} bytes")
-    return bytes(body)
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise Refusal(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Content-Encoding: expected none; send the body uncompressed"
+        )

@@ -137,6 +137,13 @@ def upgrade() -> None:
     with op.batch_alter_table("tenant", schema=None) as batch_op:
         batch_op.add_column(sa.Column("spread_after", sa.Uuid(), nullable=True))
         batch_op.create_index(
+            "ix_tenant_unannounced",
+            ["updated_at"],
+            unique=False,
+            sqlite_where=sa.text("NOT is_announced"),
+            postgresql_where=sa.text("NOT is_announced"),
+        )
+        batch_op.create_index(
             "ix_tenant_spreading",
             ["id"],
             unique=False,
@@ -157,6 +164,11 @@ def downgrade() -> None:
         batch_op.create_index(batch_op.f("ix_transition_connection_id"), ["connection_id"], unique=False)
 
     with op.batch_alter_table("tenant", schema=None) as batch_op:
+        batch_op.drop_index(
+            "ix_tenant_unannounced",
+            sqlite_where=sa.text("NOT is_announced"),
+            postgresql_where=sa.text("NOT is_announced"),
+        )
         batch_op.drop_index(
             "ix_tenant_spreading",
             sqlite_where=sa.text("spread_after IS NOT NULL"),

@@ -15,7 +15,14 @@ from sqlmodel import Session, col, update
 from engine.api.sync_changes import decode, encode
 from engine.api.sync_shapes import SyncObject
 from engine.purge import purge
-from engine.sync_changes import Position, PositionLostError, adopt_database, changes_after, is_lost
+from engine.sync_changes import (
+    Position,
+    PositionLostError,
+    adopt_database,
+    changes_after,
+    is_lost,
+    restart_followers,
+)
 from engine.tables import Sync, SyncChange, SyncFeed
 from foundation.database import Database, new_id, utc_now
 
@@ -551,3 +558,16 @@ def test_a_restored_database_numbers_anew(
 
     assert api.get("/v1/syncs", params={"changed_since": follower.cursor}).status_code == 410
     assert created["id"] in ids(Follower(api).follow())
+
+
+def test_after_a_backup_all_begin_again(
+    api: httpx.Client, database: Database, follower: Follower, create: Callable[..., dict[str, Any]]
+) -> None:
+    """An operator who has put back an older state says so: no trigger notes what that has undone."""
+    created = create()
+    follower.follow()
+
+    restart_followers(database)
+
+    assert api.get("/v1/syncs", params={"changed_since": follower.cursor}).status_code == 410
+    assert ids(Follower(api).follow()) == [created["id"]]

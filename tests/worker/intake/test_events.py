@@ -16,6 +16,7 @@ from worker.intake.events import (
     TenantCreated,
     TenantDeleted,
     TenantUpdated,
+    UnknownEvent,
     parse,
 )
 
@@ -69,7 +70,9 @@ WISH = "data.connections.0"
 WRONG: dict[str, tuple[str, Any, str, str]] = {
     # path, value, the field that is named, part of its reason
     "no type": ("type", ..., "type", "expected one of"),
-    "unknown type": ("type", "tenant.renamed", "type", "tenant.created"),
+    "type of another kind": ("type", 7, "type", "tenant.created"),
+    "type that is no name": ("type", "tenant created!", "type", "tenant.created"),
+    "endless type": ("type", "x" * 65, "type", "tenant.created"),
     "no timestamp": ("timestamp", ..., "timestamp", "required"),
     "naive timestamp": ("timestamp", "2026-05-04T12:00:00", "timestamp", "timezone"),
     "no date": ("timestamp", "yesterday", "timestamp", "datetime"),
@@ -83,8 +86,11 @@ WRONG: dict[str, tuple[str, Any, str, str]] = {
     "empty external_id": ("data.external_id", "", "data.external_id", "at least 1"),
     "endless external_id": ("data.external_id", "x" * 256, "data.external_id", "at most 255"),
     "external_id as a number": ("data.external_id", 7, "data.external_id", "string"),
-    "unknown field": ("data.nmae", "x", "data.nmae", "not permitted"),
-    "unknown field on top": ("extra", 1, "extra", "not permitted"),
+    "external_id of a dot": ("data.external_id", ".", "data.external_id", "address"),
+    "external_id of two dots": ("data.external_id", "..", "data.external_id", "address"),
+    "external_id with a line break": ("data.external_id", "a\nb", "data.external_id", "address"),
+    "external_id that ends in one": ("data.external_id", "a\n", "data.external_id", "address"),
+    "external_id with another control": ("data.external_id", "a\x85b", "data.external_id", "address"),
     "plan in capitals": ("data.plan", "Gold", "data.plan", "pattern"),
     "name too long": ("data.name", "x" * 256, "data.name", "at most 255"),
     "metadata as a list": ("data.metadata", [], "data.metadata", "object"),
@@ -95,13 +101,17 @@ WRONG: dict[str, tuple[str, Any, str, str]] = {
     "odd provider": (f"{WISH}.provider", "../x", f"{WISH}.provider", "pattern"),
     "provider with a line break": (f"{WISH}.provider", "stripe\n", f"{WISH}.provider", "pattern"),
     "odd slot": (f"{WISH}.slot", "A B", f"{WISH}.slot", "pattern"),
-    "unknown wish": (f"{WISH}.colour", "red", f"{WISH}.colour", "not permitted"),
     "both credentials": (f"{WISH}.credential_id", "c1", WISH, "at most one"),
     "credential as text": (f"{WISH}.credential", CANARY, f"{WISH}.credential", "object"),
     "no properties": (f"{WISH}.credential.properties", ..., f"{WISH}.credential.properties", "required"),
     "no kind": (f"{WISH}.credential.properties", {"secret": CANARY}, f"{WISH}.credential.properties", "kind"),
     "kind as a number": (f"{WISH}.credential.properties.kind", 1, f"{WISH}.credential.properties", "kind"),
-    "unknown in credential": (f"{WISH}.credential.{CANARY[:6]}", 1, f"{WISH}.credential.sk_tes", "permitted"),
+    "no secret": (
+        f"{WISH}.credential.properties",
+        {"kind": "stripe_key", "secret": "", "test": True, "more": {"a": [" "]}},
+        f"{WISH}.credential.properties",
+        "secret beside kind",
+    ),
     "no collections": (f"{WISH}.collection_ids", [], f"{WISH}.collection_ids", "at least one"),
     "empty collection": (f"{WISH}.collection_ids", [""], f"{WISH}.collection_ids.0", "at least 1"),
     "age of zero": (f"{WISH}.max_age_days", 0, f"{WISH}.max_age_days", "greater"),
@@ -130,6 +140,124 @@ def test_what_is_wrong_is_named_and_not_quoted(path: str, value: Any, field: str
     assert CANARY not in str(found)
 
 
+UNKNOWN_FIELDS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "on top": ({"id": "e1"}, ["id"]),
+    "of the tenant": ({"data.nmae": CANARY}, ["data.nmae"]),
+    "of a connection": ({f"{WISH}.colour": {"a": CANARY}}, [f"{WISH}.colour"]),
+    "of a credential": ({f"{WISH}.credential.sub": 1}, [f"{WISH}.credential.sub"]),
+    "several": ({"id": 1, "data.created_by": None}, ["data.created_by", "id"]),
+    "a secret as a name": ({f"data.{CANARY}": 1}, ["data.***********"]),
+}
+
+
+@pytest.mark.parametrize(("added", "named"), UNKNOWN_FIELDS.values(), ids=UNKNOWN_FIELDS.keys())
+def test_unknown_field_is_ignored_and_named(added: dict[str, Any], named: list[str]) -> None:
+    """A sender may add fields; the message means the same without them, and what was ignored is known."""
+    message = CREATED
+    for path, value in added.items():
+        message = changed(path, value, message)
+
+    read = parse(encoded(message))
+
+    assert isinstance(read, TenantCreated)
+    assert sorted(read.ignored) == named
+    assert read.digest == digest(CREATED)
+    assert read.data == parsed(CREATED).data
+
+
+def parsed(message: dict[str, Any]) -> TenantCreated:
+    read = parse(encoded(message))
+    assert isinstance(read, TenantCreated)
+    return read
+
+
+def digest(message: dict[str, Any]) -> str:
+    read = parse(encoded(message))
+    assert not isinstance(read, UnknownEvent)
+    return read.digest
+
+
+def test_many_unknown_fields_are_not_all_named() -> None:
+    """The answer stays short however many fields are unknown."""
+    message = CREATED | {f"field_{n}": n for n in range(1000)}
+
+    assert len(parsed(message).ignored) == 20
+
+
+@pytest.mark.parametrize("path", ["data.plan", f"{WISH}.provider"])
+def test_unknown_field_hides_no_mistake(path: str) -> None:
+    """What is wrong with the known fields is told, beside an unknown one too."""
+    assert list(reasons(encoded(changed(path, "!", CREATED | {"id": 1})))) == [path]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "user.created", "timestamp": at(0), "data": {"id": "u1"}},
+        {"type": "ping"},
+        {"type": "tenant.renamed", "data": 7},
+    ],
+)
+def test_unknown_type_is_told_from_a_mistake(message: dict[str, Any]) -> None:
+    """A type that is not ours is no error of the sender, whatever else the message holds."""
+    assert parse(encoded(message)) == UnknownEvent(message["type"])
+
+
+def test_secret_as_a_type_is_masked() -> None:
+    """A type that looks like a key is not repeated."""
+    assert CANARY not in str(parse(encoded({"type": CANARY})))
+
+
+@pytest.mark.parametrize("path", ["data.name", f"{WISH}.name", f"{WISH}.credential.name"])
+def test_empty_name_is_no_name(path: str) -> None:
+    """An empty text means the same as null."""
+    assert digest(changed(path, "")) == digest(changed(path, None))
+
+
+SAME = {
+    "key order": json.dumps(dict(reversed(CREATED.items())), indent=2),
+    "order inside metadata": json.dumps(changed("data.metadata", {"b": 1, "a": 2})).replace(
+        '{"b": 1, "a": 2}', '{"a":2,"b":1}'
+    ),
+    "another timestamp": json.dumps(changed("timestamp", at(-2))),
+    "blanks around": f"  {json.dumps(CREATED)}\n",
+    "escapes": json.dumps(CREATED).replace("Choam", "\\u0043hoam"),
+}
+
+
+@pytest.mark.parametrize("spelling", SAME.values(), ids=SAME.keys())
+def test_digest_is_of_the_meaning(spelling: str) -> None:
+    """The same event written in another way has the same digest."""
+    original = changed("data.metadata", {"b": 1, "a": 2}) if '"a":2' in spelling else CREATED
+
+    read = parse(spelling.encode())
+
+    assert isinstance(read, TenantCreated)
+    assert read.digest == digest(original)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("type", "tenant.updated"),
+        ("data.name", "Other"),
+        ("data.name", None),
+        ("data.plan", ...),
+        ("data.metadata.crm", 8),
+        (f"{WISH}.credential.properties.secret", "sk_test_another"),
+        (f"{WISH}.max_age_days", None),
+    ],
+)
+def test_another_meaning_has_another_digest(path: str, value: Any) -> None:
+    """Any change of what an event says changes its digest."""
+    assert digest(changed(path, value)) != digest(CREATED)
+
+
+def test_body_in_another_encoding_is_named() -> None:
+    """What is not UTF-8 is told as such."""
+    assert reasons(b'{"type": "tenant.deleted", "data": "\xff"}') == {"body": ["expected UTF-8"]}
+
+
 def test_everything_wrong_is_named_at_once() -> None:
     """Whoever made several mistakes learns of all of them."""
     message = changed("data.external_id", "", changed("data.plan", "!", changed("timestamp", "?")))
@@ -139,7 +267,7 @@ def test_everything_wrong_is_named_at_once() -> None:
 
 def test_secret_in_the_wrong_place_is_not_quoted() -> None:
     """A secret under a field that does not exist, or as a value of the wrong kind, is not repeated."""
-    for path in ("timestamp", "type", "data.metadata", f"{WISH}.max_age_days"):
+    for path in ("timestamp", "data.metadata", f"{WISH}.max_age_days"):
         assert CANARY not in str(reasons(encoded(changed(path, CANARY))))
 
 
@@ -237,7 +365,7 @@ def test_absent_is_told_from_null(kind: str) -> None:
     wish = stripe(None, max_age_days=None)
     read = parse(encoded(event(kind, wish)))
 
-    assert not isinstance(read, TenantDeleted)
+    assert not isinstance(read, TenantDeleted | UnknownEvent)
     assert read.data.connections[0].overrides() == {"max_age_days": None}
 
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import time_machine
 from pydantic import SecretStr
-from starlette.datastructures import Headers
+from standardwebhooks.webhooks import Webhook
 
 from tests.support.events import AT, SECRET, signature, signed
-from worker.intake.signatures import SignatureError, verify
+from worker.intake.signatures import SignatureError, Verifier
 
 BODY = b'{"type": "tenant.created"}'
 OTHER = "whsec_" + "QUFB" * 8
@@ -20,9 +20,14 @@ def frozen() -> Any:
         yield traveller
 
 
+def raw(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    """Headers as a server reads them."""
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
 def checked(headers: dict[str, str], *secrets: str, body: bytes = BODY, tolerance_s: float = 300) -> str:
     known = [SecretStr(secret) for secret in secrets or (SECRET,)]
-    return verify(body, Headers(headers), known, tolerance_s=tolerance_s)
+    return Verifier(known, tolerance_s=tolerance_s).verify(body, raw(headers))
 
 
 @pytest.mark.parametrize("style", ["webhook", "svix"])
@@ -65,6 +70,57 @@ def test_one_good_signature_of_several_will_do() -> None:
     headers["webhook-signature"] = f"{other} v1a,AAAA {headers['webhook-signature']}"
 
     assert checked(headers)
+
+
+ENTRIES = {
+    "one of the wrong length": "v1,BADSIG {good}",
+    "one that is no base64": "v1,!!!! {good}",
+    "version alone": "v1 {good}",
+    "of another version with commas": "v1a,x,y {good}",
+    "of another version": "v2,%%% {good}",
+    "with something appended": "{good},extra {good}",
+    "well-formed and wrong": "v1," + "A" * 43 + "= {good}",
+    "two blanks between": "v1,AAAA  {good}",
+    "tab between": "v1,AAAA\t{good}",
+    "blanks around": "  {good}  ",
+    "joined by a proxy": "v1,AAAA, {good}",
+    "joined, the good one first": "{good}, v1,AAAA",
+    "comma alone": ", {good}",
+    "words": "nothing of use {good}",
+    "not ASCII": "v1,äöü {good}",
+}
+
+
+@pytest.mark.parametrize("entries", ENTRIES.values(), ids=ENTRIES.keys())
+def test_broken_entry_spoils_no_good_one(entries: str) -> None:
+    """One well-formed signature that matches lets the message in, whatever stands beside it."""
+    headers = signed(BODY)
+    headers["webhook-signature"] = entries.format(good=headers["webhook-signature"])
+
+    assert checked(headers)
+
+
+@pytest.mark.parametrize("style", ["webhook", "svix"])
+@pytest.mark.parametrize("first", ["v1,BADSIG", "v1," + "A" * 43 + "=", ""])
+def test_every_header_line_counts(first: str, style: str) -> None:
+    """A signature may stand in a header line of its own."""
+    name = f"{style}-signature".encode()
+    headers = raw(signed(BODY, style=style))
+
+    assert Verifier([SecretStr(SECRET)], tolerance_s=300).verify(BODY, [(name, first.encode()), *headers])
+
+
+@pytest.mark.parametrize("body", ["", "{}", '{"name": "Ünïcödé"}', " " * 10_000])
+@pytest.mark.parametrize("secret", [SECRET, OTHER, "whsec_" + "QUJD", "QUFB" * 8])
+def test_library_agrees(body: str, secret: str) -> None:
+    """What the library of the standard signs is let in, and it lets in what we sign."""
+    timestamp = str(int(AT.timestamp()))
+    theirs = Webhook(secret).sign("msg_1", AT, body)
+    headers = {"webhook-id": "msg_1", "webhook-timestamp": timestamp, "webhook-signature": theirs}
+
+    assert checked(headers, secret, body=body.encode()) == "msg_1"
+    headers["webhook-signature"] = signature("msg_1", timestamp, body.encode(), secret)
+    Webhook(secret).verify(body.encode(), headers, json_parse=False)
 
 
 @pytest.mark.parametrize("part", ["id", "timestamp", "body"])
@@ -142,6 +198,9 @@ MALFORMED = {
     "timestamp with a sign": {"webhook-timestamp": "+1777896000"},
     "timestamp with blanks": {"webhook-timestamp": " 1777896000 "},
     "endless id": {"webhook-id": "x" * 256},
+    "glued to the version": {"webhook-signature": "x" + GOOD},
+    "glued to more": {"webhook-signature": GOOD + "x"},
+    "without padding": {"webhook-signature": GOOD.rstrip("=")},
 }
 
 
@@ -149,15 +208,10 @@ MALFORMED = {
 def test_malformed_header_is_refused(changed: dict[str, str]) -> None:
     """Whatever stands in a header, the answer is a refusal in our own words, never an error of ours."""
     headers = {"webhook-id": "msg_1", "webhook-timestamp": "1777896000", "webhook-signature": GOOD}
-    assert verify_plain(headers) == "msg_1"
+    assert checked(headers) == "msg_1"
 
     with pytest.raises(SignatureError):
-        verify_plain(headers | changed)
-
-
-def verify_plain(headers: dict[str, str]) -> str:
-    """With a plain mapping: some of these values cannot be sent as headers at all."""
-    return verify(BODY, headers, [SecretStr(SECRET)], tolerance_s=300)
+        checked(headers | changed)
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"\x00", b"[" * 100_000, b"no JSON"])
@@ -167,7 +221,7 @@ def test_any_body_can_be_checked(body: bytes) -> None:
         checked(signed(BODY), body=body)
 
 
-@pytest.mark.parametrize("body", [b"", b"\x00", b"[" * 100_000, b"no JSON"])
+@pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"\x00", b"[" * 100_000, b"no JSON"])
 def test_signed_body_need_not_be_json(body: bytes) -> None:
     """That a body is not what we understand is told later, and is no matter of trust."""
     assert checked(signed(body), body=body)
@@ -176,7 +230,7 @@ def test_signed_body_need_not_be_json(body: bytes) -> None:
 def test_no_secret_lets_nobody_in() -> None:
     """A source whose list of secrets is empty refuses everything."""
     with pytest.raises(SignatureError):
-        verify(BODY, Headers(signed(BODY)), [], tolerance_s=300)
+        Verifier([], tolerance_s=300).verify(BODY, raw(signed(BODY)))
 
 
 def test_refusal_quotes_nothing() -> None:

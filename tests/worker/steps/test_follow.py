@@ -202,22 +202,35 @@ def test_uneventful_change_takes_a_poll_over_too(runtime: Runtime, remote: Remot
 
 def test_deleted_sync_is_confirmed_first(runtime: Runtime, remote: Remote) -> None:
     """That a sync is gone is believed when a read of it by its id says so too."""
-    gone, kept = ready(runtime, remote, 2)
+    gone, kept, other = ready(runtime, remote, 3)
     remote.remove(gone.remote_sync_id)
     twin = dict(remote.syncs[str(kept.remote_sync_id)])
     remote.remove(kept.remote_sync_id)
     remote.syncs[str(kept.remote_sync_id)] = twin  # the feed was wrong about this one
 
-    report = follow_later(runtime)
-    between = stored(runtime.database, gone).state
-    run_step(runtime, Step.POLL)
+    follow_later(runtime)
 
-    assert report.did == {"deleted sync to confirm": 2}
-    assert between is State.READY
     assert remote.count("GET /v1/syncs/") == 2
     after = stored(runtime.database, gone)
     assert (after.state, after.error_code) == (State.DEGRADED, "sync_vanished")
-    assert stored(runtime.database, kept).state is State.READY
+    assert {stored(runtime.database, row).state for row in (kept, other)} == {State.READY}
+
+
+def test_deletion_that_cannot_be_confirmed_is_told_again(runtime: Runtime, remote: Remote) -> None:
+    """While the read by id fails, the page is not done: the next follower reads it again."""
+    (row,) = ready(runtime, remote)
+    cursor = feed_of(runtime).cursor
+    remote.remove(row.remote_sync_id)
+    remote.before = answers(503, to="GET /v1/syncs/")
+
+    first = follow_later(runtime)
+    between = feed_of(runtime).cursor, stored(runtime.database, row).state
+    remote.before = lambda _request: None
+    follow_later(runtime)
+
+    assert first.did == {"to retry: api_unavailable": 1}
+    assert between == (cursor, State.READY)
+    assert stored(runtime.database, row).state is State.DEGRADED
 
 
 @pytest.mark.parametrize("status", [410, 400])
