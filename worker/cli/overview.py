@@ -10,8 +10,8 @@ from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from models import Attempt, Connection, InboundEvent, Lane, State, Tenant, TenantState, Transition, Work
-from worker.intake.accept import state_of
 from worker.queue.incidents import incidents
+from worker.tenants import state_of
 
 WAITING: Final = (State.REQUESTED, State.CAPTURED, State.BACKFILLING)
 LAST_ATTEMPTS: Final = 10

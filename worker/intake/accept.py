@@ -1,7 +1,7 @@
 """Accepting messages: inbox, tenants, connections and work change in one transaction, or not at all."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -9,11 +9,11 @@ from urllib.parse import quote
 from uuid import UUID
 
 from sqlalchemy import Table, insert
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
 from foundation.database import new_id
 from foundation.vault import Vault
-from models import Connection, InboundEvent, Move, State, Step, Tenant, tenant_state
+from models import Connection, InboundEvent, Move, State, Step, Tenant
 from models.columns import JsonObject
 from worker.errors import PlanError
 from worker.intake.events import (
@@ -33,16 +33,18 @@ from worker.intake.load import (
     known_messages,
     locked_connections,
     locked_tenants,
-    with_many_connections,
 )
 from worker.intake.newest import apply_presence, apply_profile, is_newer, merged, moment_of, stamped
 from worker.plans import Plans
 from worker.queue.desired import apply_desired
 from worker.queue.history import write_moves
 from worker.queue.want import want_work
+from worker.tenants import state_of, states_of, with_more_connections_than
 
 NIL: Final = UUID(int=0)
 _events: Final[Table] = InboundEvent.__table__  # type: ignore[attr-defined]  # SQLModel does not declare it
+APPLIED_AT_ONCE: Final = 50
+"""A tenant with more connections than this has its own changes applied to them in the background."""
 UNANNOUNCED: Final = "kept until tenant.created arrives for this external_id"
 STALE: Final = "nothing in it is newer than what is known"
 
@@ -69,6 +71,11 @@ class Message:
     @property
     def identity(self) -> tuple[str, str]:
         return self.source, self.id
+
+    @property
+    def connections(self) -> int:
+        """How many connections it names."""
+        return len(_wishes(self.event))
 
 
 Outcome = Accepted | InvalidEventError
@@ -135,7 +142,7 @@ class _Applied:
     event_id: UUID
     message: Message
     tenant: Tenant
-    touched: list[Connection]
+    concerned: list[Connection]
     is_news: bool
     stored: Known
 
@@ -153,7 +160,8 @@ class _Group:
     spreading: set[UUID]
     """Tenants with so many connections that a change of theirs is applied in the background."""
     new: set[UUID] = field(default_factory=set)
-    touched: dict[UUID, Connection] = field(default_factory=dict)
+    changed: dict[UUID, Connection] = field(default_factory=dict)
+    """Connections of which something else is wanted now."""
     used: set[UUID] = field(default_factory=set)
     moves: list[Move] = field(default_factory=list)
 
@@ -168,7 +176,7 @@ class _Group:
         }
         about_old = [m for m in messages if m.event.data.external_id in old and m.identity not in known]
         whole = {old[m.event.data.external_id] for m in about_old if _concerns_all(m.event)}
-        many = with_many_connections(session, whole)
+        many = with_more_connections_than(session, APPLIED_AT_ONCE, whole)
         named = {
             (old[m.event.data.external_id], wish.provider, wish.slot)
             for m in about_old
@@ -191,9 +199,9 @@ class _Group:
         except InvalidEventError as exc:
             return exc
         self.used.add(tenant.id)
-        touched, is_news = self._change(tenant, message)
+        concerned, is_news = self._change(tenant, message)
         stored = self.messages[message.identity] = Known(message.body_digest, {})
-        return _Applied(new_id(), message, tenant, touched, is_news, stored)
+        return _Applied(new_id(), message, tenant, concerned, is_news, stored)
 
     def finish(self) -> frozenset[Step]:
         """Write everything, and make due what follows from it."""
@@ -204,7 +212,7 @@ class _Group:
         write_moves(self.session, self.moves)
         due = want_work(
             self.session,
-            list(self.touched.values()),
+            list(self.changed.values()),
             new=self.new,
             new_tenants=self.tenants.new,
             now=self.now,
@@ -212,24 +220,17 @@ class _Group:
         self.session.flush()
         return frozenset(due)
 
-    def states(self) -> dict[UUID, set[State]]:
+    def states(self) -> Mapping[UUID, set[State]]:
         """The states that each tenant's connections are in."""
         found: dict[UUID, set[State]] = {}
-        old = self.used - self.tenants.new
-        for connection in self.touched.values():
+        for connection in self.changed.values():
             found.setdefault(connection.tenant_id, set()).add(connection.state)
-        if old:
-            distinct = select(Connection.tenant_id, Connection.state).where(
-                col(Connection.tenant_id).in_(old)
-            )
-            for tenant_id, state in self.session.exec(distinct.distinct()):
-                found.setdefault(tenant_id, set()).add(State(state))
-        return found
+        return found | states_of(self.session, self.used - self.tenants.new)
 
     def outcome(
         self,
         applied: "_Applied | Known | InvalidEventError",
-        states: dict[UUID, set[State]],
+        states: Mapping[UUID, set[State]],
         due: frozenset[Step],
     ) -> Outcome:
         if isinstance(applied, InvalidEventError):
@@ -257,7 +258,7 @@ class _Group:
         if rows:
             self.session.connection().execute(insert(_events), rows)
 
-    def _answer(self, applied: _Applied, states: dict[UUID, set[State]]) -> JsonObject:
+    def _answer(self, applied: _Applied, states: Mapping[UUID, set[State]]) -> JsonObject:
         """The answer to a message, kept for its repetitions."""
         tenant = applied.tenant
         applied.stored.answer = {
@@ -266,7 +267,7 @@ class _Group:
             "state": state_of(tenant, states.get(tenant.id, set())),
             "connections": [
                 {"id": str(c.id), "provider": c.provider, "slot": c.slot, "state": c.state}
-                for c in sorted(applied.touched, key=lambda c: c.created_at)
+                for c in sorted(applied.concerned, key=lambda c: c.created_at)
             ],
             "status_url": f"/v1/tenants/{quote(tenant.external_id, safe='')}",
             "applied": applied.is_news,
@@ -275,33 +276,36 @@ class _Group:
         return applied.stored.answer
 
     def _change(self, tenant: Tenant, message: Message) -> tuple[list[Connection], bool]:
-        """Apply what is newer than what is known; returns the connections it concerns."""
+        """Apply what is newer than what is known; returns the connections concerned, and if it is news."""
         event = message.event
         moment = moment_of(event)
         before = _profile(tenant)
         is_wide = apply_presence(tenant, event) | apply_profile(tenant, event)
         is_news = _profile(tenant) != before
         mine = self.connections.setdefault(tenant.id, {})
-        concerned = {c.id: c for c in mine.values()} if is_wide else {}
-        with_credential = set()
+        changed = {c.id: c for c in mine.values()} if is_wide else {}
+        named, with_credential = {}, set()
         for wish in _wishes(event):
-            connection = mine.get((wish.provider, wish.slot)) or self._new_connection(tenant, wish)
+            known = mine.get((wish.provider, wish.slot))
+            connection = known or self._new_connection(tenant, wish)
             newer, is_credential = self._apply_wish(connection, wish, moment)
-            is_news |= newer
             if is_credential:
                 with_credential.add(connection.id)
-            connection.correlation_id = message.correlation_id
-            concerned[connection.id] = connection
+            if newer or known is None:
+                connection.correlation_id = message.correlation_id
+                changed[connection.id] = connection
+                is_news = True
+            named[connection.id] = connection
         if is_news:
             tenant.updated_at = self.now
         if is_wide and tenant.id in self.spreading:
             tenant.spread_after = NIL
-        for connection in concerned.values():
+        for connection in changed.values():
             connection.revision += is_wide
             given = connection.id in with_credential
             self.moves += apply_desired(tenant, connection, credential_given=given)
-        self.touched |= concerned
-        return list(concerned.values()), is_news
+        self.changed |= changed
+        return list((changed | named).values()), is_news
 
     def _new_connection(self, tenant: Tenant, wish: ConnectionWish) -> Connection:
         connection = Connection(
@@ -376,10 +380,3 @@ def _profile(tenant: Tenant) -> tuple[object, ...]:
         tenant.is_removed,
         tuple(sorted(tenant.clock.items())),
     )
-
-
-def state_of(tenant: Tenant, states: Collection[State]) -> str:
-    """What a tenant's connections add up to; one without connections is told by its own presence."""
-    if not states and tenant.is_removed:
-        return State.REMOVED
-    return tenant_state(states)

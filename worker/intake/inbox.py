@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from foundation.database import Database
 from foundation.logs import place_of
@@ -17,6 +17,8 @@ from worker.intake.accept import Accepted, Intake, Message, Outcome
 log = structlog.get_logger()
 
 MESSAGES_PER_COMMIT: Final = 100
+CONNECTIONS_PER_COMMIT: Final = 1_000
+"""With so many connections named a group is full: its statements and its locks stay small."""
 MOST_WAITING: Final = 1_000
 """Messages in memory; a sender that is told to come back loses nothing, one that waits too long gives up."""
 
@@ -66,7 +68,8 @@ class Inbox:
 
     def _gather(self, first: _Waiting) -> tuple[list[_Waiting], bool]:
         group = [first]
-        while len(group) < MESSAGES_PER_COMMIT:
+        named = first.message.connections
+        while len(group) < MESSAGES_PER_COMMIT and named < CONNECTIONS_PER_COMMIT:
             try:
                 waiting = self._waiting.get_nowait()
             except queue.Empty:
@@ -74,6 +77,7 @@ class Inbox:
             if waiting is None:
                 return group, True
             group.append(waiting)
+            named += waiting.message.connections
         return group, False
 
     def _store(self, group: Sequence[_Waiting]) -> None:
@@ -93,13 +97,28 @@ class Inbox:
         except Exception as exc:  # noqa: BLE001  # told by its type, since it may quote what was sent
             if _concerns_all(exc):
                 return [_not_stored(exc, len(messages))] * len(messages)
-        return [self._alone(message) for message in messages]
+        return self._each_alone(messages)
+
+    def _each_alone(self, messages: Sequence[Message]) -> Sequence[Outcome | Exception]:
+        outcomes: list[Outcome | Exception] = []
+        for message in messages:
+            outcome = self._alone(message)
+            outcomes.append(outcome)
+            if isinstance(outcome, Exception) and _concerns_all(outcome):
+                return outcomes + [outcome] * (len(messages) - len(outcomes))
+        return outcomes
 
     def _alone(self, message: Message) -> Outcome | Exception:
         try:
-            return self._stored([message])[0]
+            return self._stored_alone(message)
         except Exception as exc:  # noqa: BLE001  # as above; nor may it end the thread that stores
             return _not_stored(exc, 1)
+
+    def _stored_alone(self, message: Message) -> Outcome:
+        try:
+            return self._stored([message])[0]
+        except IntegrityError:  # another process has just stored a message of this id: its answer counts
+            return self._stored([message])[0]
 
     def _stored(self, messages: Sequence[Message]) -> list[Outcome]:
         with self._database.write() as session:

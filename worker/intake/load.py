@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Insert, Table, collate, func, or_, tuple_
+from sqlalchemy import ColumnElement, Insert, Table, collate, or_, tuple_
 from sqlalchemy import select as sa_select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
@@ -18,9 +18,6 @@ from sqlmodel import Session, col, select
 from foundation.database import new_id
 from models import Connection, InboundEvent, Tenant
 from models.columns import JsonObject
-
-APPLIED_AT_ONCE: Final = 50
-"""A tenant with more connections than this has its own changes applied to them in the background."""
 
 Named = tuple[UUID, str, str]
 """A connection as an event names it: tenant, provider, slot."""
@@ -89,19 +86,6 @@ def locked_connections(
         or_(identity.in_(list(named)), col(Connection.tenant_id).in_(list(whole_tenants)))
     )
     return session.exec(mine.order_by(col(Connection.id)).with_for_update()).all()
-
-
-def with_many_connections(session: Session, tenant_ids: Collection[UUID]) -> set[UUID]:
-    """Those of these tenants that have too many connections to apply a change to all of them at once."""
-    if not tenant_ids:
-        return set()
-    counted = (
-        select(col(Connection.tenant_id))
-        .where(col(Connection.tenant_id).in_(list(tenant_ids)))
-        .group_by(col(Connection.tenant_id))
-        .having(func.count() > APPLIED_AT_ONCE)
-    )
-    return set(session.exec(counted))
 
 
 def _as_bytes(session: Session) -> ColumnElement[str]:

@@ -6,6 +6,7 @@ two of one type are ordered by their content.
 """
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 from datetime import UTC
 from typing import Final
 
@@ -18,6 +19,8 @@ from worker.intake.events import AnyEvent, TenantCreated, TenantDeleted, TenantU
 _PROFILE: Final = frozenset({"name", "plan", "metadata"})
 _ORDER: Final = {"tenant.created": 0, "tenant.updated": 1, "credential.provided": 2, "tenant.deleted": 3}
 _ATTRIBUTES: Final = {"metadata": "metadata_"}
+_FORGOTTEN: Final[Mapping[str, JsonValue]] = {"name": None, "metadata": {}}
+"""What is erased with the deletion of a tenant, and what stays of it."""
 
 
 def apply_presence(tenant: Tenant, event: AnyEvent) -> bool:
@@ -31,7 +34,7 @@ def apply_presence(tenant: Tenant, event: AnyEvent) -> bool:
     tenant.is_announced = True
     tenant.clock = stamped(tenant.clock, ["presence"], moment)
     if removed:
-        _forget(tenant)
+        _forget(tenant, moment)
     return changed
 
 
@@ -45,8 +48,8 @@ def apply_profile(tenant: Tenant, event: AnyEvent) -> bool:
     sent = event.data.model_fields_set if isinstance(event, TenantUpdated) else _PROFILE
     moment = moment_of(event)
     newer = [n for n in sorted(_PROFILE & sent) if is_newer(tenant.clock, n, moment)]
-    if tenant.is_removed:
-        newer = [n for n in newer if moment > tenant.clock.get("presence", "")]
+    if tenant.is_removed and moment <= tenant.clock.get("presence", ""):
+        newer = [n for n in newer if n not in _FORGOTTEN]
     before = (tenant.name, tenant.plan)
     for field in newer:
         setattr(tenant, _ATTRIBUTES.get(field, field), getattr(event.data, field))
@@ -54,9 +57,14 @@ def apply_profile(tenant: Tenant, event: AnyEvent) -> bool:
     return (tenant.name, tenant.plan) != before
 
 
-def _forget(tenant: Tenant) -> None:
-    """What a customer was called, and what was said about it, goes with the customer."""
-    tenant.name, tenant.metadata_ = None, {}
+def _forget(tenant: Tenant, moment: str) -> None:
+    """What a customer was called, and what was said about it, goes with the customer.
+
+    What was said after the deletion waits for the signup that it overtook.
+    """
+    for name, nothing in _FORGOTTEN.items():
+        if is_newer(tenant.clock, name, moment):
+            setattr(tenant, _ATTRIBUTES.get(name, name), copy(nothing))
 
 
 def merged(known: JsonObject, newer: Mapping[str, JsonValue]) -> JsonObject:

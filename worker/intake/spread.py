@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from sqlalchemy import exists
+from sqlalchemy import exists, func
 from sqlmodel import Session, col, select
 
 from models import Connection, Move, Tenant
@@ -21,12 +21,13 @@ def is_spreading(session: Session) -> bool:
 
 
 def spread(runtime: Runtime, task_id: str | None = None) -> Report:
-    """Apply one tenant's changes to its next connections. Tenants take turns by chance of their ids."""
+    """Apply one tenant's changes to its next connections. Chance chooses among the tenants.
+
+    So a tenant that changes again and again keeps nobody waiting.
+    """
     report = Report()
     with runtime.database.write() as session:
-        waiting = (
-            select(Tenant).where(col(Tenant.spread_after).is_not(None)).order_by(col(Tenant.id)).limit(1)
-        )
+        waiting = select(Tenant).where(col(Tenant.spread_after).is_not(None)).order_by(func.random()).limit(1)
         tenant = session.exec(waiting.with_for_update(skip_locked=True, key_share=True)).first()
         if tenant is None:
             return report

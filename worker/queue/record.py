@@ -39,6 +39,7 @@ BROKEN: Final = (
 
 _work: Final[Table] = Work.__table__  # type: ignore[attr-defined]  # SQLModel does not declare it
 _connection: Final[Table] = Connection.__table__  # type: ignore[attr-defined]
+_tenant: Final[Table] = Tenant.__table__  # type: ignore[attr-defined]
 _attempt_table: Final[Table] = Attempt.__table__  # type: ignore[attr-defined]
 
 Result = tuple[Claim, Verdict]
@@ -131,13 +132,17 @@ def _record_all(
     changes = _Changes()
     rows = _locked(session, [claim for claim, _ in eventful]) if eventful else {}
     fences = _fences(session, results) if eventful else {}
+    returned = _signed_up_again(
+        session, [claim for claim, verdict in eventful if _is_removal_done(claim, verdict)]
+    )
     for claim, verdict in eventful:
         row = rows.get(claim.connection_id)
         if row is None or fences.get(claim.key) != claim.fence:
             log.warning("step.overtaken", step=claim.step, connection_id=str(claim.connection_id))
             continue
         recorded.results.append((claim, verdict))
-        if row.revision != claim.revision or row.state is not claim.state:
+        is_overtaken = row.revision != claim.revision or row.state is not claim.state
+        if is_overtaken or claim.tenant_id in returned:
             _record_overtaken(session, row, claim, verdict, now, changes)
         else:
             recorded.onward += _record_one(row, claim, verdict, now, onward, changes)
@@ -221,6 +226,16 @@ def _fences(session: Session, results: Sequence[Result]) -> Mapping[Key, int]:
         .with_for_update()
     )
     return {(row.connection_id, row.lane): row.fence for row in session.execute(current)}
+
+
+def _signed_up_again(session: Session, removals: Sequence[Claim]) -> set[UUID]:
+    """The tenants that are not to be removed any more: their removed connections start anew at once."""
+    if not removals:
+        return set()
+    back = select(_tenant.c.id).where(
+        _tenant.c.id.in_({claim.tenant_id for claim in removals}), _tenant.c.is_removed.is_(False)
+    )
+    return set(session.scalars(back))
 
 
 def _record_quiet(session: Session, quiet: Sequence[Result], now: datetime) -> list[Result]:

@@ -17,8 +17,8 @@ from sqlmodel import Session, col, select
 from foundation.database import Database
 from models import Connection, Lane, Tenant, TenantState, Work
 from models.columns import JsonObject
-from worker.intake.accept import state_of
 from worker.settings import Settings
+from worker.tenants import state_of
 from worker.web.answers import Refusal, RefusalBody
 from worker.web.tenant_states import having_state
 

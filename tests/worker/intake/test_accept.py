@@ -1,61 +1,32 @@
 """Accepting: rows change together or not at all, once per message, and every order comes to the same."""
 
-import hashlib
 import itertools
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
 import pytest
-import time_machine
-from sqlmodel import Session, select
+from sqlmodel import select
 
 from foundation.database import Database, utc_now
-from foundation.vault import Vault, generate_key
-from models import Connection, InboundEvent, State, Step, Tenant, Transition
-from tests.support.events import AT, CANARY, encoded, event, stripe
-from tests.support.rows import all_of, stored
-from worker.intake.accept import Accepted, Intake, Message
-from worker.intake.events import InvalidEventError, parse
+from foundation.vault import Vault
+from models import Connection, InboundEvent, Lane, State, Step, Tenant, Transition, Work
+from tests.support.events import CANARY, event, stripe
+from tests.support.intake import accepted, clear, message, outcome
+from tests.support.rows import all_of, stored, work_of
+from worker.intake.accept import STALE, Accepted, Intake
+from worker.intake.events import InvalidEventError
 from worker.intake.inbox import Inbox
-from worker.plans import Plans
-from worker.rows.claims import claim
-from worker.rows.record import record
-from worker.steps.verdict import RetryPolicy, Verdict
+from worker.policy import RetryPolicy
+from worker.queue.claims import claim
+from worker.queue.record import record
+from worker.queue.turns import SPACING
+from worker.queue.verdict import Claim, Problem, Verdict
 
 Accept = Callable[..., Accepted]
-
-
-@pytest.fixture(autouse=True)
-def frozen() -> Any:
-    with time_machine.travel(AT + timedelta(hours=1), tick=True) as traveller:
-        yield traveller
-
-
-@pytest.fixture
-def vault() -> Vault:
-    return Vault.from_text(generate_key())
-
-
-@pytest.fixture
-def inbox(database: Database, vault: Vault) -> Any:
-    inbox = Inbox(database, Intake(vault, Plans.load()))
-    yield inbox
-    inbox.close()
-
-
-@pytest.fixture
-def accept(inbox: Inbox) -> Accept:
-    return lambda body, message_id=None: inbox.accept(message(body, message_id)).result(timeout=30)
-
-
-def message(body: dict[str, Any], message_id: str | None = None) -> Message:
-    raw = encoded(body)
-    digest = hashlib.sha256(raw).hexdigest()
-    return Message("app", message_id or uuid4().hex, digest, parse(raw), correlation_id="corr")
+LEASE = timedelta(minutes=1)
+POLICY = RetryPolicy(8, timedelta(minutes=15))
 
 
 def the_connection(database: Database) -> Connection:
@@ -71,7 +42,7 @@ def the_tenant(database: Database) -> Tenant:
 
 
 def test_signup_makes_tenant_and_connections(database: Database, vault: Vault, accept: Accept) -> None:
-    """A signup is stored with its wishes, its secret sealed for this tenant, and its first step due."""
+    """A signup is stored with its wishes, its secret sealed for this connection, and its first step due."""
     body = event(
         "tenant.created",
         stripe(name="Mine", max_age_days=30),
@@ -88,10 +59,14 @@ def test_signup_makes_tenant_and_connections(database: Database, vault: Vault, a
     first, later = sorted(all_of(database, Connection), key=lambda row: row.slot)
     assert (first.state, later.state) == (State.REQUESTED, State.AWAITING_CREDENTIAL)
     assert first.overrides == {"name": "Mine", "max_age_days": 30}
-    assert (first.correlation_id, later.due_at) == ("corr", None)
-    opened = json.loads(vault.open(str(first.sealed_credential), context=str(tenant.id)))
+    assert first.correlation_id == "corr"
+    (work,) = all_of(database, Work)
+    assert (work.connection_id, work.step) == (first.id, Step.CAPTURE)
+    assert work.due_at is not None
+    assert work.due_at == work.turn_at
+    opened = json.loads(vault.open(str(first.sealed_credential), context=str(first.id)))
     assert opened["properties"] == {"kind": "stripe_key", "secret": CANARY}
-    assert accepted.due == [(Step.CAPTURE, first.id)]
+    assert accepted.due == {Step.CAPTURE}
     assert accepted.answer["state"] == "provisioning"
     assert accepted.answer["status_url"] == "/v1/tenants/org_1"
 
@@ -111,7 +86,7 @@ def test_repeated_message_gets_the_first_answer(database: Database, accept: Acce
 
     again = accept(body, "msg_1")
 
-    assert (again.answer, again.due, again.is_repeated) == (first.answer, [], True)
+    assert (again.answer, again.due, again.is_repeated) == (first.answer, frozenset(), True)
     assert len(all_of(database, InboundEvent)) == 2
     assert the_connection(database).state is State.REMOVING
 
@@ -131,49 +106,12 @@ def test_reused_id_is_refused(database: Database, accept: Accept, external_id: s
 def test_same_id_from_another_source_is_another_message(inbox: Inbox, database: Database) -> None:
     """Sources number their messages for themselves."""
     one = message(event("tenant.created"), "msg_1")
-    other = Message("other", one.id, "0", parse(encoded(event("tenant.created", external_id="org_2"))))
+    other = message(event("tenant.created", external_id="org_2"), "msg_1", source="other")
 
     inbox.accept(one).result(10)
     inbox.accept(other).result(10)
 
     assert len(all_of(database, Tenant)) == 2
-
-
-@pytest.mark.parametrize("copies", [2, 20])
-def test_deliveries_at_once_have_one_effect(database: Database, vault: Vault, copies: int) -> None:
-    """One message delivered many times at once, to several web processes: one effect, the same answer."""
-    inboxes = [Inbox(Database(database.url), Intake(vault, Plans.load())) for _ in range(2)]
-    sent = message(event("tenant.created", stripe()), "msg_1")
-
-    with ThreadPoolExecutor(copies) as threads:
-        answers = [
-            accepted.answer
-            for accepted in threads.map(
-                lambda index: inboxes[index % 2].accept(sent).result(30), range(copies)
-            )
-        ]
-
-    assert [answer for answer in answers if answer != answers[0]] == []
-    assert len(all_of(database, InboundEvent)) == 1
-    assert len(all_of(database, Transition)) == 1
-    for inbox in inboxes:
-        inbox.close()
-        inbox._database.dispose()
-
-
-def test_signups_at_once_share_a_tenant(database: Database, vault: Vault) -> None:
-    """Different messages about one new customer at once make one tenant with everything in it."""
-    inboxes = [Inbox(Database(database.url), Intake(vault, Plans.load())) for _ in range(2)]
-    sent = [message(event("tenant.created", stripe(slot=f"s{n}"), minute=n)) for n in range(10)]
-
-    with ThreadPoolExecutor(10) as threads:
-        list(threads.map(lambda n: inboxes[n % 2].accept(sent[n]).result(30), range(10)))
-
-    assert the_tenant(database).external_id == "org_1"
-    assert len(all_of(database, Connection)) == 10
-    for inbox in inboxes:
-        inbox.close()
-        inbox._database.dispose()
 
 
 @pytest.mark.parametrize(
@@ -196,90 +134,29 @@ def test_unknown_plan_or_provider_is_refused(
     assert all_of(database, InboundEvent) == []
 
 
-def test_refused_message_takes_no_other_with_it(database: Database, inbox: Inbox) -> None:
-    """Messages that share a commit stand and fall alone, also by a mistake of ours."""
-    good = [message(event("tenant.created", stripe(), external_id=f"org_{n}")) for n in range(5)]
-    refused = message(event("tenant.created", plan="gold", external_id="org_x"))
-    broken = Message("app", "broken", "0", good[0].event, correlation_id={})  # type: ignore[arg-type]
-
-    answers = [inbox.accept(each) for each in (*good[:2], refused, broken, *good[2:])]
-
-    outcomes = [answer.exception(timeout=30) for answer in answers]
-    assert [outcome is None for outcome in outcomes] == [True, True, False, False, True, True, True]
-    assert isinstance(outcomes[2], InvalidEventError)
-    assert inbox.accept(message(event("tenant.created", external_id="after"))).result(30)
-
-
-def test_mistake_does_not_silence_the_inbox(
-    inbox: Inbox, accept: Accept, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An exception that nobody foresaw is that message's answer; the next message is stored as ever."""
-    accept_one = Intake.accept
-
-    def sometimes_broken(intake: Intake, session: Session, sent: Message) -> Accepted:
-        if sent.id == "broken":
-            raise OverflowError
-        return accept_one(intake, session, sent)
-
-    monkeypatch.setattr(Intake, "accept", sometimes_broken)
-
-    with pytest.raises(OverflowError):
-        accept(event("tenant.created"), "broken")
-
-    assert accept(event("tenant.created"), "fine").answer["tenant"] == "org_1"
-
-
-def test_answer_that_nobody_awaits_does_not_silence_the_inbox(inbox: Inbox, accept: Accept) -> None:
-    """A request that was cancelled while its message waited costs the others nothing."""
-    inbox.accept(message(event("tenant.created", external_id="org_9"))).cancel()
-
-    assert accept(event("tenant.created")).answer["tenant"] == "org_1"
-
-
 # What four events about one customer come to, in whatever order they arrive.
 CREATED = event("tenant.created", stripe(), name="First", metadata={"v": 1}, minute=1)
 UPDATED = event("tenant.updated", stripe(None, max_age_days=30), name="Second", minute=2)
 PROVIDED = event("credential.provided", stripe("sk_test_second", sync_frequency="4h"), minute=3)
 DELETED = event("tenant.deleted", minute=4)
 EVENTS = [CREATED, UPDATED, PROVIDED, DELETED]
-SEQUENCES = [list(p) for size in (2, 3, 4) for p in itertools.permutations(range(4), size)]
-
-
-def outcome(database: Database, vault: Vault) -> dict[str, Any]:
-    """What counts of the rows."""
-    tenant = the_tenant(database)
-    found: dict[str, Any] = {
-        "tenant": (tenant.name, tenant.plan, tenant.metadata_, tenant.is_removed, tenant.is_announced),
-    }
-    for row in all_of(database, Connection):
-        sealed = row.sealed_credential
-        opened = json.loads(vault.open(sealed, context=str(tenant.id))) if sealed else None
-        found[row.slot] = (row.state, row.overrides, opened, row.due_at is not None)
-    return found
 
 
 @pytest.mark.parametrize("chosen", [list(c) for n in (2, 3, 4) for c in itertools.combinations(range(4), n)])
-def test_every_order_comes_to_the_same(database: Database, vault: Vault, chosen: list[int]) -> None:
-    """Any of these events, in every order of arrival, leave the same rows behind."""
-    intake = Intake(vault, Plans.load())
+@pytest.mark.parametrize("is_together", [False, True], ids=["one by one", "in one group"])
+def test_every_order_comes_to_the_same(
+    database: Database, vault: Vault, intake: Intake, chosen: list[int], is_together: bool
+) -> None:
+    """Any of these events, in every order of arrival, leave the same rows and the same work behind."""
     outcomes = []
     for order in itertools.permutations(chosen):
-        with database.write() as session:
-            for index in order:
-                intake.accept(session, message(EVENTS[index]))
-                session.flush()
+        messages = [message(EVENTS[index]) for index in order]
+        for group in [messages] if is_together else [[each] for each in messages]:
+            accepted(database, intake, *group)
         outcomes.append((order, outcome(database, vault)))
         clear(database)
 
     assert [each for each in outcomes if each[1] != outcomes[0][1]] == []
-
-
-def clear(database: Database) -> None:
-    with database.write() as session:
-        for kind in (Transition, InboundEvent, Connection, Tenant):
-            for row in session.exec(select(kind)):
-                session.delete(row)
-            session.flush()
 
 
 def test_older_event_overwrites_nothing(database: Database, accept: Accept) -> None:
@@ -361,56 +238,73 @@ def test_signing_up_again_during_the_removal(database: Database, accept: Accept)
 
 
 def finish_removal(database: Database) -> None:
-    now, policy = utc_now(), RetryPolicy(3, timedelta(minutes=1))
-    ids = [row.id for row in all_of(database, Connection)]
-    with database.write() as session:
-        claims = claim(session, ids, Step.REMOVE, now=now, lease=timedelta(minutes=1), policy=policy)
-    with database.write() as session:
-        record(session, Step.REMOVE, [(c, Verdict("removed", State.REMOVED, None)) for c in claims], now=now)
+    finish(database, taken(database, Step.REMOVE), Verdict("removed", "gone", State.REMOVED, None))
 
 
-def prepared(database: Database, **columns: Any) -> Connection:
-    """The connection of the signup, as if workers had brought it somewhere."""
+def taken(database: Database, step: Step) -> Claim:
+    """The one piece of work of this step, claimed."""
+    with database.write() as session:
+        batch = claim(session, step, limit=10, now=database.now(session), lease=LEASE, policy=POLICY)
+    (claimed,) = batch.claims
+    return claimed
+
+
+def finish(database: Database, claimed: Claim, verdict: Verdict) -> None:
+    with database.write() as session:
+        record(session, [(claimed, verdict)], now=database.now(session))
+
+
+def prepared(database: Database, step: Step, due_in: timedelta | None = None, **columns: Any) -> Connection:
+    """The connection of the signup, as if workers had brought it somewhere, with its next step."""
     with database.write() as session:
         row = session.exec(select(Connection)).one()
         for name, value in columns.items():
             setattr(row, name, value)
+        work = session.get_one(Work, (row.id, Lane.LIFECYCLE))
+        work.step, work.attempts = step, 3
+        work.due_at = work.turn_at = None if due_in is None else database.now(session) + due_in
     return row
 
 
-AT_THE_API: dict[str, Any] = {"sealed_credential": None, "remote_credential_id": "c1", "due_at": None}
+AT_THE_API: dict[str, Any] = {"sealed_credential": None, "remote_credential_id": "c1"}
+WITH_SYNC: dict[str, Any] = AT_THE_API | {"remote_sync_id": "s1"}
 
 
 def test_corrected_wish_revives_what_failed(database: Database, accept: Accept) -> None:
     """A connection whose create was refused is tried again when the wish is corrected, as its advice says."""
     accept(CREATED)
-    row = prepared(database, state=State.FAILED, error_code="api_rejected", **AT_THE_API)
+    row = prepared(database, Step.CREATE, state=State.FAILED, error_code="api_rejected", **AT_THE_API)
 
     accept(event("tenant.updated", stripe(None, collection_ids=["stripe:customer"]), minute=2))
 
     row = stored(database, row)
     assert (row.state, row.error_code) == (State.REQUESTED, None)
-    assert row.due_at is not None
+    work = work_of(database, row)
+    assert (work.step, work.attempts) == (Step.CAPTURE, 0)
+    assert work.due_at is not None
 
 
 def test_change_of_a_working_sync_is_due_at_once(database: Database, accept: Accept) -> None:
-    """What a working connection lacks is sent by an update; its state stays."""
+    """What a working connection lacks is sent by an update beside its watching; its state stays."""
     accept(CREATED)
-    prepared(database, state=State.READY, applied_revision=2, remote_sync_id="s1", **AT_THE_API)
+    later = timedelta(minutes=4)
+    row = prepared(database, Step.POLL, later, state=State.READY, applied_revision=2, **WITH_SYNC)
+    watching = work_of(database, row)
 
     accepted = accept(event("tenant.updated", name="Renamed", minute=2))
 
-    row = the_connection(database)
-    assert row.state is State.READY
-    assert accepted.due == [(Step.UPDATE, row.id)]
+    assert stored(database, row).state is State.READY
+    assert accepted.due == {Step.UPDATE}
+    assert work_of(database, row, Lane.CHANGES).due_at is not None
+    assert work_of(database, row) == watching
 
 
 def test_unchanged_update_asks_for_nothing(database: Database, accept: Accept) -> None:
     """An update that says what is known already makes nobody work."""
     accept(CREATED)
-    prepared(database, state=State.READY, applied_revision=99, remote_sync_id="s1", **AT_THE_API)
+    prepared(database, Step.POLL, state=State.READY, applied_revision=99, **WITH_SYNC)
 
-    assert accept(event("tenant.updated", name="First", minute=2)).due == []
+    assert accept(event("tenant.updated", name="First", minute=2)).due == frozenset()
 
 
 @pytest.mark.parametrize("given", [{"credential_id": "c2"}, {}])
@@ -419,7 +313,8 @@ def test_credential_given_while_paused_is_used_on_resuming(
 ) -> None:
     """A paused connection stays paused with a new credential, and starts over with it when resumed."""
     accept(CREATED)
-    prepared(database, state=State.PAUSED, overrides={"status": "disabled"}, applied_revision=2, **AT_THE_API)
+    disabled = {"overrides": {"status": "disabled"}, "applied_revision": 2}
+    prepared(database, Step.POLL, state=State.PAUSED, **disabled, **WITH_SYNC)
     accept(event("credential.provided", stripe(None if given else CANARY, **given), minute=2))
     assert the_connection(database).state is State.PAUSED
 
@@ -431,34 +326,169 @@ def test_credential_given_while_paused_is_used_on_resuming(
 def test_row_at_work_is_not_announced(database: Database, accept: Accept) -> None:
     """A connection that a worker holds goes on when that worker has recorded, not before."""
     accept(CREATED)
-    prepared(database, leased_until=utc_now() + timedelta(minutes=1))
+    claimed = taken(database, Step.CAPTURE)
 
-    assert accept(PROVIDED).due == []
+    assert accept(PROVIDED).due == frozenset()
+    work = work_of(database, the_connection(database))
+    assert (work.fence, work.is_leased(utc_now())) == (claimed.fence, True)
 
 
-def test_intake_and_record_do_not_lock_each_other_out(database: Database, inbox: Inbox) -> None:
-    """Events about a customer whose steps are being recorded at the same moment all come through."""
-    inbox.accept(
-        message(event("tenant.created", *(stripe(slot=f"s{n}") for n in range(6)), minute=0))
-    ).result(30)
-    ids = [row.id for row in all_of(database, Connection)]
-    policy = RetryPolicy(1_000_000, timedelta(0))
+@pytest.mark.parametrize(
+    "second", [stripe("sk_test_second"), stripe(None, credential_id="c2")], ids=["a secret", "an id"]
+)
+def test_credential_that_arrives_during_a_capture_is_not_lost(
+    database: Database, vault: Vault, accept: Accept, second: dict[str, Any]
+) -> None:
+    """The capture under way keeps what it imported, and the newer credential is captured next."""
+    accept(CREATED)
+    claimed = taken(database, Step.CAPTURE)
+    accept(event("credential.provided", second, minute=3))
 
-    def work(_: int) -> None:
-        for _round in range(15):
-            with database.write() as session:
-                claims = claim(
-                    session, ids, Step.CAPTURE, now=utc_now(), lease=timedelta(minutes=1), policy=policy
-                )
-            results = [(each, Verdict("again", is_eventful=True)) for each in claims]
-            with database.write() as session:
-                record(session, Step.CAPTURE, results, now=utc_now())
+    facts = {"sealed_credential": None, "remote_credential_id": "c1"}
+    finish(database, claimed, Verdict("captured", "imported", State.CAPTURED, facts=facts))
 
-    with ThreadPoolExecutor(3) as threads:
-        workers = [threads.submit(work, n) for n in range(2)]
-        answers = [
-            inbox.accept(message(event("tenant.updated", name=f"N{n}", minute=n / 60))) for n in range(40)
-        ]
-        assert all(answer.result(60).answer for answer in answers)
-        for worker in workers:
-            worker.result(60)
+    row = the_connection(database)
+    assert (row.state, row.remote_credential_id) == (State.REQUESTED, "c1")
+    again = taken(database, Step.CAPTURE)
+    if again.sealed_credential is None:
+        assert again.overrides["credential_id"] == "c2"
+    else:
+        opened = json.loads(vault.open(again.sealed_credential, context=str(row.id)))
+        assert opened["properties"]["secret"] == "sk_test_second"
+
+
+@pytest.mark.parametrize(
+    "older",
+    [
+        event("credential.provided", stripe("sk_test_old"), minute=-10),
+        event("tenant.updated", name="Old", minute=-10),
+        event("tenant.created", stripe("sk_test_old"), name="Old", minute=-10),
+        event("tenant.deleted", minute=-10),
+    ],
+    ids=lambda body: body["type"],
+)
+def test_older_event_is_answered_as_such(
+    database: Database, vault: Vault, accept: Accept, older: dict[str, Any]
+) -> None:
+    """An event that brings nothing newer is stored and answered with the reason; it changes nothing."""
+    assert accept(CREATED).answer["applied"] is True
+    row = prepared(database, Step.CAPTURE, timedelta(minutes=4))
+    before, work = outcome(database, vault), work_of(database, row)
+
+    late = accept(older)
+
+    assert (late.answer["applied"], late.answer["reason"], late.due) == (False, STALE, frozenset())
+    assert outcome(database, vault) == before
+    assert work_of(database, row) == work, "a connection that waits to be tried again goes on waiting"
+    assert len(all_of(database, InboundEvent)) == 2
+
+
+def test_connection_that_is_only_named_is_news(database: Database, accept: Accept) -> None:
+    """An event that makes a connection has been applied, also if it says nothing else of it."""
+    accept(event("tenant.created"))
+
+    answer = accept(event("tenant.updated", {"provider": "stripe"}, minute=-1)).answer
+
+    assert (answer["applied"], answer["reason"]) == (True, None)
+    assert the_connection(database).state is State.AWAITING_CREDENTIAL
+
+
+def test_answer_names_what_the_event_is_about(database: Database, accept: Accept) -> None:
+    """The connections that an event names are answered, and all that it changes."""
+    accept(event("tenant.created", stripe(slot="a"), stripe(slot="b"), name="First"))
+
+    one = accept(event("tenant.updated", stripe(None, slot="a", max_age_days=1), minute=1)).answer
+    unchanged = accept(event("tenant.updated", name="First", minute=2)).answer
+    both = accept(event("tenant.updated", name="Second", minute=3)).answer
+
+    slots = [sorted(each["slot"] for each in answer["connections"]) for answer in (one, unchanged, both)]  # type: ignore[index,union-attr,call-overload]  # an answer is JSON
+    assert slots == [["a"], [], ["a", "b"]]
+    assert [answer["state"] for answer in (one, unchanged, both)] == ["provisioning"] * 3
+
+
+class TestGroup:
+    """Messages that share a transaction."""
+
+    def test_repetition_gets_the_same_answer(self, database: Database, intake: Intake) -> None:
+        """A message twice in one group, and once more in a group with others, has one effect."""
+        sent = message(event("tenant.created", stripe()), "msg_1")
+        other = message(event("tenant.created", stripe(), external_id="org_2"), "msg_2")
+
+        first, second = accepted(database, intake, sent, sent)
+        other_outcome, third = accepted(database, intake, other, sent)
+
+        assert isinstance(first, Accepted)
+        assert first.answer["tenant"] == "org_1"
+        for again in (second, third):
+            assert isinstance(again, Accepted)
+            assert (again.answer, again.is_repeated) == (first.answer, True)
+        assert isinstance(other_outcome, Accepted)
+        assert not other_outcome.is_repeated
+        assert len(all_of(database, InboundEvent)) == len(all_of(database, Transition)) == 2
+
+    def test_reused_id_is_refused(self, database: Database, intake: Intake) -> None:
+        """Another event under the id of one in the same group is refused, and leaves no tenant behind."""
+        one = message(event("tenant.created"), "msg_1")
+        other = message(event("tenant.created", external_id="org_2"), "msg_1")
+
+        _, refused = accepted(database, intake, one, other)
+
+        assert isinstance(refused, InvalidEventError)
+        assert [tenant.external_id for tenant in all_of(database, Tenant)] == ["org_1"]
+
+    def test_refused_message_takes_no_other_with_it(self, database: Database, intake: Intake) -> None:
+        """What is refused leaves no tenant behind; about a tenant of another message it changes nothing."""
+        good = [message(event("tenant.created", stripe(), external_id=f"org_{n}")) for n in range(3)]
+        ghost = message(event("tenant.created", plan="gold", external_id="org_x"))
+        beside = message(event("tenant.updated", stripe(provider="fax"), external_id="org_1", name="No"))
+
+        outcomes = accepted(database, intake, good[0], ghost, good[1], beside, good[2])
+
+        assert [isinstance(each, Accepted) for each in outcomes] == [True, False, True, False, True]
+        tenants = {tenant.external_id: tenant.name for tenant in all_of(database, Tenant)}
+        assert tenants == {"org_0": None, "org_1": None, "org_2": None}
+        assert len(all_of(database, InboundEvent)) == len(all_of(database, Connection)) == 3
+
+    def test_events_of_one_customer_follow_each_other(
+        self, database: Database, vault: Vault, intake: Intake
+    ) -> None:
+        """Signup, credential and change in one group find each other's rows."""
+        signup = message(event("tenant.created", stripe(None), name="First", minute=1))
+        credential = message(event("credential.provided", stripe("sk_test_1"), minute=2))
+        change = message(event("tenant.updated", stripe(None, max_age_days=3), name="Second", minute=3))
+
+        outcomes = accepted(database, intake, signup, credential, change)
+
+        assert [each.answer["state"] for each in outcomes if isinstance(each, Accepted)] == [
+            "provisioning"
+        ] * 3
+        found = outcome(database, vault)
+        assert found["tenant"][0] == "Second"
+        secret = {"kind": "stripe_key", "secret": "sk_test_1"}
+        state, overrides, opened, steps = found["default"]
+        assert (state, overrides, steps) == (State.REQUESTED, {"max_age_days": 3}, [Step.CAPTURE])
+        assert opened["properties"] == secret
+
+    def test_rows_of_one_tenant_take_turns(self, database: Database, intake: Intake) -> None:
+        """A tenant's first row is next; its others come after it, also those of a later event."""
+        accepted(
+            database, intake, message(event("tenant.created", *(stripe(slot=f"s{n}") for n in range(3))))
+        )
+        accepted(database, intake, message(event("tenant.updated", stripe(slot="s3"), minute=1)))
+
+        waits = sorted(row.turn_at - row.due_at for row in all_of(database, Work))
+        assert waits == [n * SPACING for n in range(4)]
+
+
+def test_problem_that_was_told_is_forgotten_with_a_new_start(database: Database, accept: Accept) -> None:
+    """What went wrong with the credential before says nothing of the new one."""
+    accept(CREATED)
+    claimed = taken(database, Step.CAPTURE)
+    wrong = Problem("credential_rejected", "401", "ask")
+    finish(database, claimed, Verdict("failed", "refused", State.FAILED, None, problem=wrong))
+    assert the_connection(database).error_code == "credential_rejected"
+
+    accept(PROVIDED)
+
+    row = the_connection(database)
+    assert (row.state, row.error_code, row.refused_at) == (State.REQUESTED, None, None)

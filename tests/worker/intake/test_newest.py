@@ -1,21 +1,17 @@
 """Events of one instant: any order of arrival comes to the same rows."""
 
 import itertools
-import json
-from collections.abc import Iterator
-from datetime import timedelta
+from dataclasses import replace
 from typing import Any
 
 import pytest
-import time_machine
-from sqlmodel import select
 
 from foundation.database import Database
-from foundation.vault import Vault, generate_key
-from models import Connection, InboundEvent, State, Tenant, Transition
+from foundation.vault import Vault
+from models import State, Step
 from tests.support.events import AT, encoded, event, stripe
-from tests.support.rows import all_of
-from worker.intake.accept import Intake, Message
+from tests.support.intake import accepted, clear, message, outcome
+from worker.intake.accept import Intake
 from worker.intake.events import UnknownEvent, parse
 from worker.intake.inbox import Inbox
 from worker.intake.newest import is_newer, moment_of
@@ -40,24 +36,6 @@ TOGETHER = {
 }
 
 
-@pytest.fixture(autouse=True)
-def frozen() -> Iterator[None]:
-    with time_machine.travel(AT + timedelta(hours=1), tick=True):
-        yield
-
-
-@pytest.fixture
-def vault() -> Vault:
-    return Vault.from_text(generate_key())
-
-
-@pytest.fixture
-def inbox(database: Database, vault: Vault) -> Iterator[Inbox]:
-    inbox = Inbox(database, Intake(vault, Plans.load()))
-    yield inbox
-    inbox.close()
-
-
 def moment(body: dict[str, Any]) -> str:
     read = parse(encoded(body))
     assert not isinstance(read, UnknownEvent)
@@ -65,30 +43,7 @@ def moment(body: dict[str, Any]) -> str:
 
 
 def accept(inbox: Inbox, body: dict[str, Any], message_id: str) -> None:
-    read = parse(encoded(body))
-    assert not isinstance(read, UnknownEvent)
-    inbox.accept(Message("app", message_id, read.digest, read)).result(timeout=30)
-
-
-def outcome(database: Database, vault: Vault) -> dict[str, Any]:
-    """What counts of the rows."""
-    (tenant,) = all_of(database, Tenant)
-    found: dict[str, Any] = {
-        "tenant": (tenant.name, tenant.plan, tenant.metadata_, tenant.is_removed, tenant.is_announced)
-    }
-    for row in all_of(database, Connection):
-        sealed = row.sealed_credential
-        opened = json.loads(vault.open(sealed, context=str(tenant.id))) if sealed else None
-        found[row.slot] = (row.state, row.overrides, opened)
-    return found
-
-
-def clear(database: Database) -> None:
-    with database.write() as session:
-        for kind in (Transition, InboundEvent, Connection, Tenant):
-            for row in session.exec(select(kind)):
-                session.delete(row)
-            session.flush()
+    inbox.accept(message(body, message_id)).result(timeout=30)
 
 
 @pytest.mark.parametrize("events", TOGETHER.values(), ids=TOGETHER.keys())
@@ -113,8 +68,9 @@ def test_signup_lacks_nothing_that_its_update_brought(database: Database, vault:
 
     found = outcome(database, vault)
     assert found["tenant"] == ("Corp", "default", {"t": 1}, False, True)
-    state, overrides, opened = found["default"]
+    state, overrides, opened, steps = found["default"]
     assert (state, overrides) == (State.REQUESTED, {"max_age_days": 2})
+    assert steps == [Step.CAPTURE]
     assert opened["properties"]["secret"] == "sk_test_second"
 
 
@@ -139,3 +95,51 @@ def test_instant_counts_before_the_type() -> None:
     later = event("tenant.created") | {"timestamp": "2026-05-04T14:00:00.000001+02:00"}
 
     assert moment(later) > moment(DELETED) > moment(UPDATED) > moment(CREATED)
+
+
+LATER_UPDATE = event("tenant.updated", name="Later", metadata={"t": 9}, minute=2)
+WITH_PLAN = event("tenant.updated", name="Named", plan="large")
+DELETED_LATER = event("tenant.deleted", minute=1)
+BACK = event("tenant.created", name="Back", minute=3)
+
+
+@pytest.mark.parametrize(
+    ("events", "name", "metadata"),
+    [
+        ([CREATED, UPDATED, DELETED_LATER], None, {}),
+        ([CREATED, DELETED_LATER, LATER_UPDATE], "Later", {"t": 9}),
+        ([CREATED, DELETED_LATER, LATER_UPDATE, BACK], "Back", {}),
+    ],
+    ids=["deleted", "updated after the deletion", "signed up again"],
+)
+def test_name_and_metadata_go_with_the_customer(
+    database: Database,
+    vault: Vault,
+    inbox: Inbox,
+    events: list[dict[str, Any]],
+    name: str | None,
+    metadata: dict[str, Any],
+) -> None:
+    """What was said before the deletion is erased in any order of arrival; what was said after it waits."""
+    for turn, order in enumerate(itertools.permutations(events)):
+        for index, body in enumerate(order):
+            accept(inbox, body, f"msg_{turn}_{index}")
+
+        found = outcome(database, vault)["tenant"]
+        assert (found[0], found[2]) == (name, metadata), [body["type"] for body in order]
+        clear(database)
+
+
+def test_plan_of_a_deleted_customer_is_the_newest(database: Database, vault: Vault, intake: Intake) -> None:
+    """The plan is nobody's name: it stays, and does so in any order of arrival."""
+    plans = Plans(plans=dict.fromkeys(("default", "large"), intake.plans.plans["default"]))
+    events = [CREATED, WITH_PLAN, DELETED_LATER]
+    found = []
+    for order in itertools.permutations(events):
+        for body in order:
+            accepted(database, replace(intake, plans=plans), message(body))
+        found.append(outcome(database, vault))
+        clear(database)
+
+    assert [each for each in found if each != found[0]] == []
+    assert found[0]["tenant"] == (None, "large", {}, True, True)

@@ -14,8 +14,8 @@ from models import State, Tenant, TenantState
 from tests.support.rows import NOW, a_connection, a_tenant, add, added
 from tests.support.web import TestClient
 from worker.app import configure
-from worker.intake.accept import state_of
 from worker.settings import Settings
+from worker.tenants import state_of
 from worker.web import create_app
 from worker.web.tenant_states import having_state
 
