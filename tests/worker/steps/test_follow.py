@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from foundation.database import utc_now
-from models import Attempt, ChangeCursor, Connection, State, Step, Transition, Work
+from models import Attempt, ChangeCursor, Connection, Lane, State, Step, Transition, Work
 from models.change_cursor import SYNCS
 from tests.support.remote import Remote, answers, breaks
 from tests.support.rows import LONG_AGO, added, all_of, let_pass, stored, work_of
@@ -93,6 +93,23 @@ def test_quiet_syncs_are_polled_no_more(runtime: Runtime, remote: Remote) -> Non
     assert run_step(runtime, Step.POLL).summary == "nothing was due"
 
 
+def test_poll_believes_the_feed_about_what_is_calm(runtime: Runtime, remote: Remote) -> None:
+    """A calm connection that is due from the time before the feed is not read, one in motion is."""
+    (row,) = ready(runtime, remote)
+    moving = watched(runtime, remote)
+    with runtime.database.write() as session:
+        work = session.get_one(Work, (row.id, Lane.LIFECYCLE))
+        work.due_at = work.turn_at = LONG_AGO
+    before = remote.count("GET /v1/syncs/")
+
+    report = run_step(runtime, Step.POLL)
+
+    assert report.did["told by the feed"] == 1
+    assert remote.called()[-1] == f"GET /v1/syncs/{moving.remote_sync_id}"
+    assert remote.count("GET /v1/syncs/") == before + 1
+    assert work_of(runtime.database, row).due_at is None
+
+
 def test_pages_are_followed_to_the_end(runtime: Runtime, remote: Remote) -> None:
     """A page that is not the last one is followed by the next at once."""
     remote.page_size = 4
@@ -167,7 +184,7 @@ def test_older_answer_does_not_overwrite_a_newer_change(runtime: Runtime, remote
     """A poll under way read the sync before it changed: what it found is not recorded any more."""
     (row,) = ready(runtime, remote)
     with runtime.database.write() as session:
-        work = session.get_one(Work, (row.id, work_of(runtime.database, row).lane))
+        work = session.get_one(Work, (row.id, Lane.LIFECYCLE))
         work.due_at = work.turn_at = LONG_AGO
     with runtime.database.write() as session:
         now = runtime.database.now(session)
@@ -188,7 +205,7 @@ def test_uneventful_change_takes_a_poll_over_too(runtime: Runtime, remote: Remot
     """A sync that turned bad and good again while it was read: the reader's older answer counts no more."""
     (row,) = ready(runtime, remote)
     with runtime.database.write() as session:
-        work = session.get_one(Work, (row.id, work_of(runtime.database, row).lane))
+        work = session.get_one(Work, (row.id, Lane.LIFECYCLE))
         work.leased_until = runtime.database.now(session) + timedelta(minutes=5)
         fence = work.fence
     remote.touch(str(row.remote_sync_id))
