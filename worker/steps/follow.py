@@ -15,12 +15,19 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import exists, select
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col
 
 from foundation.database import Database
 from models import ChangeCursor, Connection, State
 from models.change_cursor import SYNCS
-from worker.errors import ApiRejectedError, NotFoundError, ProvisioningError, RateLimitedError
+from worker.errors import (
+    ApiRejectedError,
+    NotFoundError,
+    ProvisioningError,
+    RateLimitedError,
+    UnusableAnswerError,
+)
 from worker.management import ChangesPage
 from worker.queue.claims import take_over_polls, watched_by_sync
 from worker.queue.incidents import in_incident
@@ -34,6 +41,7 @@ from worker.steps.feed import is_leased
 from worker.steps.judge import Paces, judge, judge_missing
 from worker.steps.poll import Read
 from worker.steps.report import Report
+from worker.steps.trouble import tell_limits
 
 log = structlog.get_logger()
 
@@ -65,6 +73,13 @@ class _Held:
 
 def _begin(database: Database) -> _Held | None:
     """Take the feed, if it is due and no other worker has it."""
+    try:
+        return _taken(database)
+    except IntegrityError:
+        return None  # another worker has just made the row, and has the feed
+
+
+def _taken(database: Database) -> _Held | None:
     with database.write() as session:
         now = database.now(session)
         feed = session.get(ChangeCursor, SYNCS, with_for_update=True)
@@ -100,7 +115,8 @@ class _Follow:
             except ProvisioningError as exc:
                 self._failed(exc, report)
                 return report
-            if page is None:
+            tell_limits(self.runtime, successes=1)
+            if page is None or _stands_still(page, cursor):
                 self._unsupported(report)
                 return report
             if not self._record(page, reads, report):
@@ -196,27 +212,37 @@ class _Follow:
             feed = self._mine(session)
             if feed is None:
                 return
+            is_given_up = _refuses_feed(feed, error) or _is_stale(feed, now)
             if isinstance(error, ApiRejectedError) and error.status in _CURSOR_REFUSED and feed.cursor:
                 log.warning("feed.restarted", status=error.status)
                 feed.cursor = None
-            is_stale = feed.caught_up_at is not None and now - feed.caught_up_at > STALE_AFTER
             feed.due_at, feed.leased_until = now + retry_delay(3), None
-        if feed.is_supported and is_stale:
+        if is_given_up:
             self._unsupported(report)
 
     def _unsupported(self, report: Report) -> None:
-        """The API has no feed: read by itself every sync that only the feed was telling about."""
+        """The API has no feed: read by itself every sync that only the feed was telling about.
+
+        From the first transaction on no poll relies on the feed; the last one says when to ask again. A
+        worker killed in between leaves the feed due, and the next worker wakes the rest.
+        """
         database = self.runtime.database
         with database.write() as session:
             feed = self._mine(session)
             if feed is None:
                 return
-            was_supported, now = feed.is_supported, database.now(session)
-            feed.is_supported, feed.cursor, feed.asked_at = False, None, now
-            feed.due_at, feed.leased_until = now + jittered(ASK_AGAIN_IN), None
+            was_supported = feed.is_supported
+            feed.is_supported, feed.cursor, feed.caught_up_at = False, None, None
+            feed.due_at = database.now(session)
+            feed.leased_until = feed.due_at + LEASE
         if was_supported:
             log.warning("feed.lost")
-            self._poll_instead()
+        self._poll_instead()
+        with database.write() as session:
+            feed = self._mine(session)
+            if feed is not None:
+                feed.asked_at = database.now(session)
+                feed.due_at, feed.leased_until = feed.asked_at + jittered(ASK_AGAIN_IN), None
         report.did["the API has no feed of changes"] += 1
 
     def _poll_instead(self) -> None:
@@ -239,6 +265,27 @@ class _Follow:
     def _mine(self, session: Session) -> ChangeCursor | None:
         feed = session.get(ChangeCursor, SYNCS, with_for_update=True)
         return feed if feed is not None and feed.fence == self.fence else None
+
+
+def _stands_still(page: ChangesPage, cursor: str | None) -> bool:
+    """Whether this is an ordinary list with pages, of an API that does not know `changed_since`."""
+    return page.has_more and page.next_cursor == cursor
+
+
+def _refuses_feed(feed: ChangeCursor, error: ProvisioningError) -> bool:
+    """Whether the API refuses to be asked for changes at all, rather than from this cursor on."""
+    if feed.cursor is not None:
+        return False
+    if isinstance(error, UnusableAnswerError):
+        return not feed.is_supported  # for example a list of everything, which is too long
+    return isinstance(error, ApiRejectedError)
+
+
+def _is_stale(feed: ChangeCursor, now: datetime) -> bool:
+    """Whether a feed that polls rely on could not be followed for too long."""
+    if not feed.is_supported or feed.caught_up_at is None:
+        return False
+    return now - feed.caught_up_at > STALE_AFTER
 
 
 def _judge(

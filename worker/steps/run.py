@@ -196,7 +196,7 @@ class _Run:
             return judge(
                 claimed,
                 read,
-                now=claimed.now(),
+                now=claimed.started_at,  # when it was seen whether there is an incident
                 paces=paces,
                 policy=self.runtime.policy,
                 is_incident=self._is_incident,
@@ -222,7 +222,7 @@ class _Run:
             claimed,
             error,
             self.runtime.policy,
-            now=claimed.now(),
+            now=claimed.started_at,
             is_incident=self._is_incident(claimed),
         )
         if claimed.step is Step.CREATE:

@@ -89,7 +89,9 @@ def test_first_try_creates_without_looking(remote: Remote, run: Callable[[Claim]
     assert verdict.move is State.BACKFILLING
     assert verdict.facts["remote_sync_id"] == sync["id"]
     assert verdict.facts["applied_revision"] == claim.revision
-    assert verdict.facts["backfill_started_at"] - NOW < timedelta(seconds=5)
+    started_at = verdict.facts["backfill_started_at"]
+    assert isinstance(started_at, datetime)
+    assert started_at - NOW < timedelta(seconds=5)
 
 
 def test_create_says_what_the_plan_wants(remote: Remote, run: Callable[[Claim], Verdict]) -> None:
