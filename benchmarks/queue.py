@@ -185,12 +185,12 @@ def _claim(database: Database) -> Callable[[Session], object]:
 
 
 def _lists() -> dict[str, Callable[[Session], object]]:
-    from worker.web.tenants import page_of_tenants
+    from worker.web.tenant_pages import page_of_tenants
 
     return {
-        "list": lambda s: page_of_tenants(s, None, 101, None),
-        "list of failed": lambda s: page_of_tenants(s, TenantState.FAILED, 101, None),
-        "list of ready": lambda s: page_of_tenants(s, TenantState.READY, 101, None),
+        "list": lambda s: page_of_tenants(s, None, 100, None),
+        "list of failed": lambda s: page_of_tenants(s, TenantState.FAILED, 100, None),
+        "list of ready": lambda s: page_of_tenants(s, TenantState.READY, 100, None),
     }
 
 

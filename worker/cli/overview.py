@@ -5,60 +5,20 @@ from typing import Final, Self
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import and_, func
+from sqlalchemy import func
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from models import Attempt, Connection, InboundEvent, Lane, State, Tenant, TenantState, Transition, Work
+from models import Attempt, Connection, InboundEvent, State, Tenant, Transition
 from worker.queue.incidents import incidents
-from worker.tenants import state_of
+from worker.views import COUNTED_AT_MOST, TenantView, bounded_count, views_of
 
 WAITING: Final = (State.REQUESTED, State.CAPTURED, State.BACKFILLING)
 LAST_ATTEMPTS: Final = 10
 LAST_EVENTS: Final = 10
 LAST_MOVES: Final = 100
-CONNECTIONS_SHOWN: Final = 200
-COUNTED_AT_MOST: Final = 10_000
 URGENT: Final = (State.FAILED, State.DEGRADED, *WAITING, State.REMOVING)
 """Who needs a person comes first, then who waits."""
-
-
-class Problem(BaseModel):
-    """What went wrong and what to do about it."""
-
-    code: str
-    message: str | None
-    advice: str | None
-
-
-class ConnectionView(BaseModel):
-    """One connection as an operator sees it."""
-
-    id: UUID
-    provider: str
-    slot: str
-    state: State
-    health: str | None
-    sync_id: str | None
-    error: Problem | None
-    change_error: Problem | None
-    """Why the last wanted change could not be made; the sync goes on without it."""
-    next_step: str | None
-    due_at: datetime | None
-    attempts: int
-    ready_at: datetime | None
-
-
-class TenantView(BaseModel):
-    """One tenant as an operator sees it."""
-
-    external_id: str
-    id: UUID
-    name: str | None
-    plan: str
-    state: TenantState
-    created_at: datetime
-    connections: list[ConnectionView]
 
 
 class Move(BaseModel):
@@ -133,27 +93,27 @@ class IncidentView(BaseModel):
 class Overview(BaseModel):
     """All tenants in a few figures, and the most urgent of them by name."""
 
-    tenants: int
-    """Counted up to `COUNTED_AT_MOST`, as are the connections of each state."""
+    tenant_count: int
+    """Counted up to 10,000, as are the connections of each state."""
     connections_by_state: dict[State, int]
     oldest_waiting: Waiting | None
     incidents: list[IncidentView]
-    data: list[TenantView]
+    tenants: list[TenantView]
 
 
 def overview(session: Session, *, limit: int) -> Overview:
     """Reads a bounded number of rows by index, however many tenants there are."""
-    by_state = {state: _bounded_count(session, _in_state(state)) for state in sorted(State)}
+    by_state = {state: bounded_count(session, _in_state(state)) for state in sorted(State)}
     everyone = select(Tenant.id).order_by(col(Tenant.created_at), col(Tenant.id))
     return Overview(
-        tenants=_bounded_count(session, everyone),
+        tenant_count=bounded_count(session, everyone),
         connections_by_state={state: count for state, count in by_state.items() if count},
         oldest_waiting=_oldest_waiting(session),
         incidents=[
             IncidentView(provider=i.provider, code=i.code, tenants=i.tenants, since=i.since)
             for i in incidents(session)
         ],
-        data=_most_urgent(session, limit),
+        tenants=_most_urgent(session, limit),
     )
 
 
@@ -163,11 +123,6 @@ def _in_state(state: State) -> SelectOfScalar[UUID]:
         .where(col(Connection.state) == state)
         .order_by(col(Connection.state), col(Connection.created_at))
     )
-
-
-def _bounded_count(session: Session, ids: SelectOfScalar[UUID]) -> int:
-    some = ids.limit(COUNTED_AT_MOST).subquery()
-    return session.exec(select(func.count()).select_from(some)).one()
 
 
 def tenant_detail(session: Session, external_id: str) -> TenantDetail | None:
@@ -182,7 +137,7 @@ def tenant_detail(session: Session, external_id: str) -> TenantDetail | None:
         .where(InboundEvent.tenant_id == tenant.id)
         .order_by(col(InboundEvent.received_at).desc())
     )
-    view = _view(tenant, _connections_of(session, [tenant.id]))
+    (view,) = views_of(session, [tenant])
     return TenantDetail(
         **dict(view),
         history=[
@@ -202,71 +157,28 @@ def _most_urgent(session: Session, limit: int) -> list[TenantView]:
     for state in URGENT:
         if len(chosen) >= limit:
             break
-        mine = (
-            select(Connection.tenant_id)
-            .where(col(Connection.state) == state)
-            .order_by(col(Connection.state), col(Connection.created_at))
-        )
-        chosen |= dict.fromkeys(session.exec(mine.limit(limit)))
+        chosen |= dict.fromkeys(session.exec(_longest_in(state).limit(limit)))
     if len(chosen) < limit:
         oldest = select(Tenant.id).order_by(col(Tenant.created_at), col(Tenant.id)).limit(limit)
         chosen |= dict.fromkeys(session.exec(oldest))
     ids = list(chosen)[:limit]
     tenants = {t.id: t for t in session.exec(select(Tenant).where(col(Tenant.id).in_(ids)))}
-    connections = _connections_of(session, ids)
-    return [_view(tenants[tenant_id], connections) for tenant_id in ids]
+    return views_of(session, [tenants[tenant_id] for tenant_id in ids])
 
 
-def _connections_of(session: Session, tenant_ids: list[UUID]) -> list[tuple[Connection, Work | None]]:
-    """Each connection with the work of its lifecycle; of one tenant at most `CONNECTIONS_SHOWN`."""
-    statement = (
-        select(Connection, Work)
-        .join(
-            Work,
-            and_(col(Work.connection_id) == col(Connection.id), col(Work.lane) == Lane.LIFECYCLE),
-            isouter=True,
-        )
-        .where(col(Connection.tenant_id).in_(tenant_ids))
-        .order_by(col(Connection.provider), col(Connection.slot))
-        .limit(CONNECTIONS_SHOWN * max(len(tenant_ids), 1))
+def _longest_in(state: State) -> SelectOfScalar[UUID]:
+    """The tenants with a connection in this state, the oldest such connection first.
+
+    So many connections are looked at that one tenant's do not hide the other tenants.
+    """
+    some = (
+        select(col(Connection.tenant_id), col(Connection.created_at))
+        .where(col(Connection.state) == state)
+        .order_by(col(Connection.state), col(Connection.created_at))
+        .limit(COUNTED_AT_MOST)
+        .subquery()
     )
-    return list(session.exec(statement))
-
-
-def _view(tenant: Tenant, connections: list[tuple[Connection, Work | None]]) -> TenantView:
-    own = [(connection, work) for connection, work in connections if connection.tenant_id == tenant.id]
-    return TenantView(
-        external_id=tenant.external_id,
-        id=tenant.id,
-        name=tenant.name,
-        plan=tenant.plan,
-        state=TenantState(state_of(tenant, {connection.state for connection, _ in own})),
-        created_at=tenant.created_at,
-        connections=[_connection_view(connection, work) for connection, work in own],
-    )
-
-
-def _connection_view(connection: Connection, work: Work | None) -> ConnectionView:
-    error = None
-    if connection.error_code is not None:
-        error = Problem(
-            code=connection.error_code, message=connection.error_message, advice=connection.error_advice
-        )
-    change = connection.change_problem
-    return ConnectionView(
-        id=connection.id,
-        provider=connection.provider,
-        slot=connection.slot,
-        state=connection.state,
-        health=connection.health,
-        sync_id=connection.remote_sync_id,
-        error=error,
-        change_error=Problem.model_validate(change) if change else None,
-        next_step=work.step if work and work.due_at else None,
-        due_at=work.due_at if work else None,
-        attempts=work.attempts if work else 0,
-        ready_at=connection.ready_at,
-    )
+    return select(some.c.tenant_id).group_by(some.c.tenant_id).order_by(func.min(some.c.created_at))
 
 
 def _oldest_waiting(session: Session) -> Waiting | None:

@@ -6,20 +6,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.overview import ConnectionView, Overview, TenantDetail, TenantView
+from worker.cli.overview import Overview, TenantDetail
+from worker.views import COUNTED_AT_MOST, ConnectionView, TenantView
 
+CONNECTIONS_IN_A_LINE = 5
 COLOURS = {"ready": "green", "failed": "red", "degraded": "yellow"}
 
 
 def print_overview(overview: Overview, console: Console, now: datetime) -> None:
     table = _lines("tenant", "name", "state", "connections", "signed up", "problem")
-    for tenant in overview.data:
+    for tenant in overview.tenants:
         table.add_row(*_tenant_row(tenant, now))
-    if overview.data:
+    if overview.tenants:
         console.print(table)
-    if overview.tenants > len(overview.data):
-        console.print(f"{len(overview.data)} of {overview.tenants} tenants; --limit shows more.")
-    counts = ", ".join(f"{count} {state}" for state, count in overview.connections_by_state.items())
+    if overview.tenant_count > len(overview.tenants):
+        console.print(
+            f"{len(overview.tenants)} of {counted(overview.tenant_count)} tenants; --limit shows more."
+        )
+    counts = ", ".join(f"{counted(count)} {state}" for state, count in overview.connections_by_state.items())
     console.print(f"Connections: {counts or 'none yet'}.")
     for incident in overview.incidents:
         console.print(
@@ -38,6 +42,8 @@ def print_tenant(tenant: TenantDetail, console: Console, now: datetime) -> None:
     console.print(f"plan {tenant.plan}, signed up {age(now - tenant.created_at)} ago, id {tenant.id}")
     for connection in tenant.connections:
         _print_connection(connection, console, now)
+    if (count := tenant.connection_count) > len(tenant.connections):
+        console.print(f"\n{len(tenant.connections)} of {counted(count)} connections.")
     _print_history(tenant, console)
     _print_attempts(tenant, console)
     _print_events(tenant, console)
@@ -57,6 +63,11 @@ def age(span: timedelta) -> str:
     return f"{seconds / 86_400:.0f} d"
 
 
+def counted(count: int) -> str:
+    """A figure, which is the least that there are where the counting has ended."""
+    return f"{count} or more" if count >= COUNTED_AT_MOST else str(count)
+
+
 def next_action(step: str | None, due_at: datetime | None, now: datetime) -> str:
     """What happens next and when."""
     if step is None:
@@ -67,7 +78,9 @@ def next_action(step: str | None, due_at: datetime | None, now: datetime) -> str
 
 
 def _tenant_row(tenant: TenantView, now: datetime) -> list[str | Text]:
-    connections = ", ".join(_named(c) + f": {c.state}" for c in tenant.connections)
+    connections = ", ".join(_named(c) + f": {c.state}" for c in tenant.connections[:CONNECTIONS_IN_A_LINE])
+    if (further := tenant.connection_count - CONNECTIONS_IN_A_LINE) > 0:
+        connections += f" and {further} more"
     problem = next((c.error.code for c in tenant.connections if c.error), "")
     signed_up = f"{age(now - tenant.created_at)} ago"
     return [

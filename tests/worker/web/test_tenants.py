@@ -6,18 +6,19 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlmodel import select
+from sqlmodel import Session
 
 from foundation.database import Database
 from foundation.queue import Role
-from models import State, Tenant, TenantState
+from models import State, TenantState
 from tests.support.rows import NOW, a_connection, a_tenant, add, added
 from tests.support.web import TestClient
 from worker.app import configure
 from worker.settings import Settings
 from worker.tenants import state_of
-from worker.web import create_app
-from worker.web.tenant_states import having_state
+from worker.views import CONNECTIONS_SHOWN
+from worker.web import create_app, tenant_pages
+from worker.web.tenant_pages import page_of_tenants
 
 TOKEN = {"Authorization": "Bearer a-token-of-operators"}
 
@@ -56,20 +57,45 @@ def test_one_tenant_is_shown(web: TestClient, database: Database) -> None:
     tenant = a_tenant(external_id="org/1 ?#", metadata_={"crm": 7})
     add(database, tenant)
     wrong = {"error_code": "api_rejected", "error_message": "no", "error_advice": "ask"}
-    added(database, tenant, state=State.FAILED, due_at=None, sealed_credential="k.sealed", **wrong)
-    added(database, tenant, state=State.REQUESTED, due_at=NOW)
+    change = {"code": "invalid_change", "message": "422", "advice": "send another"}
+    added(database, tenant, slot="a", state=State.FAILED, sealed_credential="k.sealed", **wrong)
+    added(database, tenant, slot="b", state=State.REQUESTED, work={"due_at": NOW, "attempts": 2})
+    added(database, tenant, slot="c", state=State.READY, change_problem=change)
 
     answer = web.get("/v1/tenants/org%2F1%20%3F%23")
 
     assert answer.status_code == 200
     body = answer.json()
     assert (body["external_id"], body["state"], body["metadata"]) == ("org/1 ?#", "failed", {"crm": 7})
-    failed, requested = body["connections"]
+    assert body["connection_count"] == 3
+    failed, requested, ready = body["connections"]
     assert failed["error"] == {"code": "api_rejected", "message": "no", "advice": "ask"}
-    assert failed["next_step"] is None
-    assert requested["next_step"] == "credential.capture"
+    assert (failed["next_step"], failed["due_at"], failed["change_error"]) == (None, None, None)
+    assert (requested["next_step"], requested["attempts"]) == ("credential.capture", 2)
     assert requested["due_at"] == "2026-05-04T12:00:00Z"
+    assert (ready["error"], ready["change_error"]) == (None, change)
     assert "sealed" not in answer.text
+
+
+def test_large_tenant_is_cut_and_says_so(web: TestClient, database: Database) -> None:
+    """Of very many connections some are shown, and how many there are; the state is that of all of them."""
+    tenant = a_tenant(external_id="large")
+    small = a_tenant(external_id="small", created_at=tenant.created_at + timedelta(seconds=1))
+    ready = {"state": State.READY, "ready_at": NOW}
+    rows = [a_connection(tenant, slot=f"s{n:03}", **ready) for n in range(CONNECTIONS_SHOWN + 1)]
+    last = a_connection(tenant, slot="z", state=State.FAILED)
+    add(database, tenant, small)
+    with database.write() as session:
+        session.add_all([*rows, last, a_connection(small, **ready)])
+
+    one = web.get("/v1/tenants/large").json()
+    listed = web.get("/v1/tenants").json()["data"]
+
+    assert [each["slot"] for each in one["connections"]] == [row.slot for row in rows[:CONNECTIONS_SHOWN]]
+    assert (one["connection_count"], one["state"]) == (CONNECTIONS_SHOWN + 2, "failed")
+    assert one["ready_at"] is None
+    assert listed[0] == one
+    assert (listed[1]["connection_count"], listed[1]["ready_at"]) == (1, "2026-05-04T12:00:00Z")
 
 
 @pytest.mark.parametrize("path", ["nobody", "%00", "%ff", "a" * 5000, "..%2F..", "nobody/"])
@@ -125,34 +151,90 @@ def test_bad_parameters_are_named(web: TestClient, params: dict[str, Any]) -> No
     assert list(answer.json()["validation_errors"]) == list(params)
 
 
-def test_filter_agrees_with_the_states(database: Database) -> None:
-    """For every combination of states, and of being removed, exactly the tenants of a state are found."""
+@pytest.fixture
+def every_combination(database: Database) -> dict[TenantState, set[str]]:
+    """Tenants with every combination of states, each present and removed, and which state is theirs."""
     sizes = (0, 1, 2, 3, len(State))
     combinations = [c for size in sizes for c in itertools.combinations(State, size)]
-    expected: dict[str, set[str]] = {state: set() for state in TenantState}
+    expected: dict[TenantState, set[str]] = {state: set() for state in TenantState}
     with database.write() as session:
-        for states, removed in itertools.product(combinations, [False, True]):
-            tenant = a_tenant(is_removed=removed)
+        for n, (states, removed) in enumerate(itertools.product(combinations, [False, True])):
+            tenant = a_tenant(is_removed=removed, created_at=NOW + timedelta(seconds=n // 3))
             connections = [a_connection(tenant, state=state) for state in states]
             session.add(tenant)
             session.flush()
             session.add_all(connections)
-            expected[state_of(tenant, connections)].add(tenant.external_id)
+            expected[state_of(tenant, states)].add(tenant.external_id)
+    return expected
+
+
+@pytest.mark.parametrize("few", [0, 10_000], ids=["many connections", "few connections"])
+@pytest.mark.parametrize("searched", [40, 10_000], ids=["several searches", "one search"])
+def test_filter_agrees_with_the_states(
+    database: Database,
+    every_combination: dict[TenantState, set[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    few: int,
+    searched: int,
+) -> None:
+    """For every combination of states, and of being removed, exactly the tenants of a state are found."""
+    monkeypatch.setattr(tenant_pages, "FEW", few)
+    monkeypatch.setattr(tenant_pages, "SEARCHED", searched)
 
     with database.read() as session:
-        found = {
-            state: set(session.exec(select(Tenant.external_id).where(having_state(state))))
-            for state in TenantState
-        }
+        found = {state: list(everyone(session, state)) for state in TenantState}
 
-    assert found == expected
+    assert {state: set(tenants) for state, tenants in found.items()} == every_combination
+    assert [len(tenants) for tenants in found.values()] == [len(ids) for ids in every_combination.values()]
 
 
-def test_filter_is_asked_for_by_name(web: TestClient, database: Database) -> None:
-    """`?state=` shows the tenants of that state."""
-    ready = added(database, state=State.READY)
-    added(database, state=State.FAILED)
+def everyone(session: Session, state: TenantState | None, limit: int = 20) -> Iterator[str]:
+    """The tenants of all pages."""
+    after = None
+    while True:
+        page = page_of_tenants(session, state, limit, after)
+        assert len(page.tenants) <= limit
+        yield from (tenant.external_id for tenant in page.tenants)
+        after = page.next
+        if after is None:
+            return
 
-    (shown,) = web.get("/v1/tenants", params={"state": "ready"}).json()["data"]
 
-    assert [each["id"] for each in shown["connections"]] == [str(ready.id)]
+def test_page_with_nobody_leads_on(
+    web: TestClient, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a search ends before it found anybody, the page is empty and has a cursor."""
+    monkeypatch.setattr(tenant_pages, "SEARCHED", 2)
+    monkeypatch.setattr(tenant_pages, "FEW", 0)
+    tenants = [a_tenant(created_at=NOW + timedelta(seconds=n)) for n in range(5)]
+    add(database, *tenants)
+    for tenant in tenants[:4]:
+        added(database, tenant, state=State.READY)
+    added(database, tenants[4], state=State.FAILED)
+
+    pages = [web.get("/v1/tenants", params={"state": "failed"}).json()]
+    while (cursor := pages[-1]["next_cursor"]) is not None:
+        pages.append(web.get("/v1/tenants", params={"state": "failed", "cursor": cursor}).json())
+
+    assert [len(page["data"]) for page in pages] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("state", TenantState)
+def test_filter_is_asked_for_by_name(web: TestClient, database: Database, state: TenantState) -> None:
+    """`?state=` shows the tenants of that state, as they call themselves."""
+    for each in State:
+        added(database, state=each)
+
+    shown = web.get("/v1/tenants", params={"state": state}).json()["data"]
+
+    assert {each["state"] for each in shown} == {state}
+
+
+def test_removed_without_connections_is_removed(web: TestClient, database: Database) -> None:
+    """Who left before anything was connected is removed, in the list, alone and by the filter."""
+    add(database, a_tenant(external_id="gone", is_removed=True), a_tenant(external_id="here"))
+
+    states = {each["external_id"]: each["state"] for each in web.get("/v1/tenants").json()["data"]}
+
+    assert states == {"gone": "removed", "here": "awaiting_credential"}
+    assert web.get("/v1/tenants/gone").json()["state"] == "removed"
