@@ -106,7 +106,7 @@ class _Run:
                 if onward:
                     collector.start(self._jobs(Step.CREATE, onward))
         self._tell_limits()
-        moved = self.report.moved[:NAMED_IN_LOG]
+        moved = list(dict.fromkeys(self.report.moved))[:NAMED_IN_LOG]
         log.info("step.done", step=self.step, did=self.report.summary, external_ids=moved)
         return self.report
 
