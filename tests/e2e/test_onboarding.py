@@ -48,6 +48,7 @@ def test_signups_become_records(new_machine: NewMachine, new_database: NewDataba
         api_url=engine.url,
         api_token=engine.token,
         plans_file=str(Path(worker.demo.__file__).with_name("plans.toml")),
+        refusal_lasts_s="1",  # a wrong key is believed soon
     )
     gangway.beat.start()
     for queue in ("onboarding", "polling"):
