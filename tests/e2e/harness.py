@@ -103,6 +103,12 @@ class Machine:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End everything that runs on it."""
+        for process in self.processes.values():
+            process.signal(signal.SIGKILL)
         for process in self.processes.values():
             process.kill()
         for client in self._clients:
