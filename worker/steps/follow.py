@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Final
-from uuid import UUID
 
 import structlog
 from sqlalchemy import exists, select
@@ -29,8 +28,8 @@ from worker.errors import (
     UnusableAnswerError,
 )
 from worker.management import ChangesPage
+from worker.policy import RetryPolicy
 from worker.queue.claims import take_over_polls, watched_by_sync
-from worker.queue.incidents import in_incident
 from worker.queue.record import Result, record
 from worker.queue.schedule import want_polls_again
 from worker.queue.verdict import Claim, Verdict
@@ -167,7 +166,7 @@ class _Follow:
     def _record_changed(self, session: Session, reads: dict[str, Read], now: datetime) -> Sequence[Result]:
         """Take over the connections for which a change means something, and record that."""
         watched = watched_by_sync(session, list(reads), now=now)
-        judged = self._judged(session, [each.claim for each in watched], reads, now)
+        judged = self._judged([each.claim for each in watched], reads, now)
         being_read = {each.claim.connection_id for each in watched if each.is_being_read}
         news = {
             claim.connection_id
@@ -177,16 +176,12 @@ class _Follow:
         if not news:
             return ()
         taken = take_over_polls(session, news, now=now, lease=self.runtime.lease, task_id=self.task_id)
-        return record(session, self._judged(session, taken, reads, now), now=now).results
+        return record(session, self._judged(taken, reads, now), now=now).results
 
-    def _judged(
-        self, session: Session, claims: Sequence[Claim], reads: dict[str, Read], now: datetime
-    ) -> list[Result]:
+    def _judged(self, claims: Sequence[Claim], reads: dict[str, Read], now: datetime) -> list[Result]:
         policy, paces = self.runtime.policy, self.runtime.paces(is_followed=True)
-        incident = in_incident(session, claims, policy, now=now)
         return [
-            (claim, _judge(claim, reads[str(claim.remote_sync_id)], now, paces, self.runtime, incident))
-            for claim in claims
+            (claim, _judge(claim, reads[str(claim.remote_sync_id)], now, paces, policy)) for claim in claims
         ]
 
     def _caught_up(self) -> None:
@@ -288,17 +283,16 @@ def _is_stale(feed: ChangeCursor, now: datetime) -> bool:
     return now - feed.caught_up_at > STALE_AFTER
 
 
-def _judge(
-    claim: Claim, read: Read, now: datetime, paces: Paces, runtime: Runtime, incident: set[UUID]
-) -> Verdict:
+def _judge(claim: Claim, read: Read, now: datetime, paces: Paces, policy: RetryPolicy) -> Verdict:
+    """Judge what the feed says, as if everyone was refused.
+
+    The feed calls nobody failed. The poll that confirms a refusal does: its task is shown in Flower.
+    """
     if isinstance(read, NotFoundError):
         return judge_missing(claim, read, paces=paces)
     assert not isinstance(read, ProvisioningError)  # noqa: S101  # such a page is not recorded
-    return judge(
-        claim,
-        read,
-        now=now,
-        paces=paces,
-        policy=runtime.policy,
-        is_incident=lambda each: each.connection_id in incident,
-    )
+    return judge(claim, read, now=now, paces=paces, policy=policy, is_incident=_everyone)
+
+
+def _everyone(_: Claim) -> bool:
+    return True

@@ -100,7 +100,7 @@ class _Run:
                 if onward:
                     collector.start(self._jobs(Step.CREATE, onward))
         tell_limits(self.runtime, successes=self.successes, failed_tenants=self.failed_tenants)
-        moved = self.report.moved[:NAMED_IN_LOG]
+        moved = list(dict.fromkeys(self.report.moved))[:NAMED_IN_LOG]
         log.info("step.done", step=self.step, did=self.report.summary, external_ids=moved)
         return self.report
 
