@@ -18,11 +18,10 @@ from tasks.edge import ConnectionsFailedError, TryAgainError
 from tests.support.rows import a_claim, a_connection, a_tenant
 from worker.app import (
     FOLLOW,
+    GROUPS,
     MAINTENANCE,
-    ONBOARDING,
     POLLING,
     PURGE,
-    QUEUE_OF,
     SPREAD,
     SWEEP,
     app,
@@ -58,22 +57,26 @@ def configured() -> None:
 
 def test_every_step_has_its_task() -> None:
     """A step's value is the name of a task that is registered once the app has loaded its modules."""
-    assert {name for name in app.tasks if not name.startswith("celery.")} == TASKS == set(QUEUE_OF)
+    assert (
+        {name for name in app.tasks if not name.startswith("celery.")}
+        == TASKS
+        == {task for group in GROUPS.values() for task in group}
+    )
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
-def test_every_task_is_routed_to_a_declared_queue(name: str) -> None:
-    """No task goes to a queue that nobody declared, where it would wait for ever."""
+def test_every_task_has_a_declared_queue_of_its_own(name: str) -> None:
+    """No message stands behind those of another task, or in a queue that no worker consumes."""
     declared = {queue.name for queue in app.conf.task_queues}
 
-    assert app.conf.task_routes[name] == {"queue": QUEUE_OF[name]}
-    assert QUEUE_OF[name] in declared == {ONBOARDING, POLLING, MAINTENANCE}
+    assert app.conf.task_routes[name] == {"queue": name}
+    assert name in declared == TASKS
 
 
 def test_polls_stand_behind_no_burst() -> None:
-    """What watches syncs has a queue to itself, and so has what keeps the service going."""
-    assert {name for name, queue in QUEUE_OF.items() if queue == POLLING} == {Step.POLL, FOLLOW}
-    assert {name for name, queue in QUEUE_OF.items() if queue == MAINTENANCE} == {SWEEP, SPREAD, PURGE}
+    """What watches syncs has workers of its own, and so has what keeps the service going."""
+    assert set(GROUPS[POLLING]) == {Step.POLL, FOLLOW}
+    assert set(GROUPS[MAINTENANCE]) == {SWEEP, SPREAD, PURGE}
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
