@@ -47,6 +47,7 @@ from worker.steps.trouble import tell_limits
 
 log = structlog.get_logger()
 
+ABOUT_ONE_SYNC: Final = (NotFoundError, UnusableAnswerError)
 LEASE: Final = timedelta(seconds=60)
 PAGES_AT_ONCE: Final = 20
 BUSY_PACE: Final = timedelta(seconds=1)
