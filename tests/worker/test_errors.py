@@ -4,10 +4,10 @@ import pickle
 from typing import Any
 
 import pytest
+from worker.rows.claims import ClaimLostError
 
 from worker import errors
 from worker.errors import ApiRejectedError, PermanentError, ProvisioningError, TransientError
-from worker.rows.claims import ClaimLostError
 
 
 def every(kind: type[ProvisioningError]) -> list[type[ProvisioningError]]:
