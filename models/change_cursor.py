@@ -20,7 +20,6 @@ class ChangeCursor(Row, table=True):
     """Where to go on; empty: from the beginning."""
     is_supported: bool | None = None
     """Whether the API has the feed, as far as it has been asked."""
-    asked_at: datetime | None = instant()
     caught_up_at: datetime | None = instant()
     """When the end of the feed was last reached."""
     due_at: datetime = now_field()

@@ -15,7 +15,11 @@ from worker.steps.run import run_step
 
 
 class ConnectionsFailedError(Exception):
-    """Connections failed for good in this run. Names tenant, provider and code; the run is complete."""
+    """Connections failed for good in this run. Names tenant, provider and code; the run is complete.
+
+    Every task of a step names it as what it `throws`, or Celery would log a traceback: the step has told
+    of each failure already.
+    """
 
 
 class TryAgainError(Exception):

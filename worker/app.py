@@ -17,18 +17,16 @@ SWEEP: Final = "maintenance.sweep"
 SPREAD: Final = "tenant.spread"
 PURGE: Final = "maintenance.purge"
 
-QUEUE_OF: Final[dict[str, str]] = {
-    Step.CAPTURE: ONBOARDING,
-    Step.CREATE: ONBOARDING,
-    Step.UPDATE: ONBOARDING,
-    Step.REMOVE: ONBOARDING,
-    Step.POLL: POLLING,
-    FOLLOW: POLLING,
-    SWEEP: MAINTENANCE,
-    SPREAD: MAINTENANCE,
-    PURGE: MAINTENANCE,
+GROUPS: Final[dict[str, tuple[str, ...]]] = {
+    ONBOARDING: (Step.CAPTURE, Step.CREATE, Step.UPDATE, Step.REMOVE),
+    POLLING: (Step.POLL, FOLLOW),
+    MAINTENANCE: (SWEEP, SPREAD, PURGE),
 }
-"""Polls never stand behind a burst of creates, and the sweep stands behind neither."""
+"""Each task has a queue of its own, named as the task, so that none stands behind another's messages.
+
+A worker consumes the queues of one group or several.
+"""
+TASKS: Final = tuple(task for group in GROUPS.values() for task in group)
 
 PURGE_EVERY_S: Final = 3600.0
 
@@ -39,9 +37,9 @@ def configure(settings: Settings, role: Role) -> Celery:
     """Give the app its broker, queues, routes and timetable; every process does so before it uses it."""
     broker_url = settings.broker_url.get_secret_value()
     app.conf.update(
-        celery_settings(broker_url, default_queue=MAINTENANCE, role=role),
-        task_queues=[Queue(name) for name in sorted(set(QUEUE_OF.values()))],
-        task_routes={task: {"queue": queue} for task, queue in QUEUE_OF.items()},
+        celery_settings(broker_url, default_queue=SWEEP, role=role),
+        task_queues=[Queue(task) for task in TASKS],
+        task_routes={task: {"queue": task} for task in TASKS},
         beat_schedule={
             "sweep": _every(SWEEP, settings.sweep_every_s),
             "purge": _every(PURGE, PURGE_EVERY_S),

@@ -33,6 +33,8 @@ RAMP_FROM: Final = 4
 RAMP_S: Final = 1.0
 """After the breaker closed, the calls that may begin at once double every so many seconds."""
 RAMP_TO: Final = 512
+LONGEST_ASKED_S: Final = 60.0
+"""A reset that lies further ahead is not believed: the API says 429 by itself if it is meant."""
 KEEP_S: Final = 24 * 3600
 
 
@@ -47,6 +49,8 @@ class Allowance:
 
     calls: int
     wait_s: float = 0.0
+    is_bounded: bool = False
+    """Whether more calls than these must not be made: there is a rate, or the API has had trouble."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +93,11 @@ class RedisLimits:
     def reserve(self, calls: int) -> Allowance:
         arguments = (calls, self._rate, self._burst, RAMP_FROM, RAMP_S, RAMP_TO, PROBE_MAX_S)
         try:
-            allowed, wait_ms = cast("tuple[int, int]", self._reserve(_KEYS, arguments))
+            allowed, wait_ms, bounded = cast("tuple[int, int, int]", self._reserve(_KEYS, arguments))
         except redis.RedisError as exc:
             self._complain(exc)
             return Allowance(calls)
-        return Allowance(int(allowed), int(wait_ms) / 1000)
+        return Allowance(int(allowed), int(wait_ms) / 1000, bool(bounded))
 
     def give_back(self, calls: int) -> None:
         if not self._rate or not calls:
@@ -172,7 +176,7 @@ def pause_asked_for(headers: Mapping[str, str]) -> timedelta | None:
             continue
         if seconds > time.time() / 2:
             seconds -= time.time()
-        return timedelta(seconds=min(max(seconds, 0.1), 3600.0))
+        return timedelta(seconds=min(max(seconds, 0.1), LONGEST_ASKED_S))
     return None
 
 
@@ -191,11 +195,11 @@ local calls, rate, burst = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3
 local ramp_from, ramp_s, ramp_to = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local probe_max = tonumber(ARGV[7])
 local paused = redis.call('PTTL', KEYS[1])
-if paused > 0 then return {0, paused} end
+if paused > 0 then return {0, paused, 1} end
 local breaker = redis.call('HMGET', KEYS[3], 'open_since', 'probe_at', 'probe_s', 'closed_at')
 if breaker[1] then
   local probe_at, probe_s = tonumber(breaker[2]), tonumber(breaker[3])
-  if now < probe_at then return {0, math.ceil((probe_at - now) * 1000)} end
+  if now < probe_at then return {0, math.ceil((probe_at - now) * 1000), 1} end
   redis.call('HSET', KEYS[3], 'probe_at', now + probe_s, 'probe_s', math.min(probe_s * 2, probe_max))
   calls = 1
 elseif breaker[4] then
@@ -203,7 +207,9 @@ elseif breaker[4] then
   if ramp >= ramp_to then redis.call('HDEL', KEYS[3], 'closed_at') end
   calls = math.min(calls, math.floor(ramp))
 end
-if rate <= 0 then return {calls, 0} end
+local bounded = 0
+if breaker[1] or breaker[4] or rate > 0 then bounded = 1 end
+if rate <= 0 then return {calls, 0, bounded} end
 local bucket = redis.call('HMGET', KEYS[2], 'tokens', 'at')
 local tokens = burst
 if bucket[1] and bucket[2] then
@@ -212,11 +218,11 @@ end
 local granted = math.min(calls, math.floor(tokens))
 if granted < 1 then
   redis.call('HSET', KEYS[2], 'tokens', tokens, 'at', now)
-  return {0, math.ceil((1 - tokens) / rate * 1000)}
+  return {0, math.ceil((1 - tokens) / rate * 1000), 1}
 end
 redis.call('HSET', KEYS[2], 'tokens', tokens - granted, 'at', now)
 redis.call('EXPIRE', KEYS[2], 3600)
-return {granted, 0}
+return {granted, 0, 1}
 """
 )
 

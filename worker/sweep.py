@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from foundation.backlog import backlog as lengths
 from models import Step
-from worker.app import FOLLOW, QUEUE_OF, SPREAD
+from worker.app import FOLLOW, SPREAD, TASKS
 from worker.intake.spread import is_spreading
 from worker.queue.schedule import due_counts
 from worker.queue.wakeups import wake
@@ -38,7 +38,7 @@ def sweep(runtime: Runtime, app: Celery) -> Mapping[str, int]:
     room = _room(app)
     sent = {}
     for task, count in wanted.items():
-        sent[task] = min(count, room.get(QUEUE_OF[task], 0))
+        sent[task] = min(count, room.get(task, 0))
         wake(app, task, count=sent[task])
     return sent
 
@@ -61,7 +61,7 @@ def _wanted(runtime: Runtime) -> dict[str, int]:
 
 
 def _room(app: Celery) -> dict[str, int]:
-    """How many more wake-ups each queue takes before they are only waiting; none while the broker is away."""
+    """How many more wake-ups of each task would not only wait; none while the broker is away."""
     try:
         waiting = backlog(app)
     except RedisError as exc:
@@ -72,4 +72,4 @@ def _room(app: Celery) -> dict[str, int]:
 
 def backlog(app: Celery) -> dict[str, int]:
     """How many messages wait in each queue."""
-    return lengths(app, set(QUEUE_OF.values()))
+    return lengths(app, TASKS)

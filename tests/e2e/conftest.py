@@ -9,9 +9,12 @@ import pytest
 from sqlalchemy import make_url
 
 from tests.e2e.harness import Machine
+from tests.support.databases import KINDS
 
 NewMachine = Callable[[], Machine]
-NewDatabase = Callable[[str], str]
+NewDatabase = Callable[[], str]
+NewDatabaseOf = Callable[[str], str]
+LAST_RESORT_S = 900
 
 
 @pytest.fixture(scope="module")
@@ -21,18 +24,32 @@ def new_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewMachine
         yield lambda: stack.enter_context(Machine(tmp_path_factory.mktemp("machine")))
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def new_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> NewDatabase:
-    """Gives the URLs of empty databases of each kind."""
-    if request.param == "sqlite":
-        home = tmp_path_factory.mktemp("sqlite")
-        return lambda name: f"sqlite:///{home}/{name}.db"
-    server = make_url(request.getfixturevalue("postgresql_server")).set(drivername="postgresql")
+@pytest.fixture(scope="session")
+def new_database_of(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> NewDatabaseOf:
+    """Gives the URL of an empty database of a kind."""
 
-    def create(name: str) -> str:
-        unique = f"{name}_{uuid4().hex}"
+    def create(kind: str) -> str:
+        unique = f"empty_{uuid4().hex}"
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path_factory.mktemp('sqlite')}/{unique}.db"
+        server = make_url(request.getfixturevalue("postgresql_server")).set(drivername="postgresql")
         with psycopg.connect(server.render_as_string(hide_password=False), autocommit=True) as connection:
             connection.execute(f'CREATE DATABASE "{unique}"')
         return server.set(database=unique).render_as_string(hide_password=False)
 
     return create
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def new_database(request: pytest.FixtureRequest, new_database_of: NewDatabaseOf) -> NewDatabase:
+    """Gives the URLs of empty databases, of each kind."""
+    return lambda: new_database_of(request.param)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A run that moves may take its time: the tests themselves give up on one that does not."""
+    for item in items:
+        if item.get_closest_marker("e2e") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(LAST_RESORT_S))

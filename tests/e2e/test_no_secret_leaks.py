@@ -15,6 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -22,10 +23,14 @@ import pytest
 import redis
 
 import worker.demo as demo
+from engine.hints import PURGE as ENGINES_PURGE
+from engine.hints import READ
+from engine.hints import SWEEP as ENGINES_SWEEP
 from tests.e2e.conftest import NewMachine
 from tests.e2e.harness import HOST, Machine, Redis, free_port
 from tests.e2e.peers import LocalStripe
 from tests.e2e.services import Engine, Gangway
+from worker.app import FOLLOW, PURGE, SWEEP
 
 pytestmark = pytest.mark.e2e
 
@@ -114,7 +119,7 @@ def onboarded(new_machine: NewMachine) -> Onboarded:
     engine = Engine(
         machine,
         database_url=f"sqlite:///{machine.home}/engine.db",
-        broker_url=broker.url.replace("/0", "/1"),
+        broker_url=broker.url,  # as in `gangway up`: Flower sees the tasks of both
         stripe_url=stripe.url,
         log_level="DEBUG",
     )
@@ -126,6 +131,7 @@ def onboarded(new_machine: NewMachine) -> Onboarded:
         api_token=engine.token,
         plans_file=str(Path(demo.__file__).with_name("plans.toml")),
         log_level="DEBUG",
+        refusal_lasts_s="1",  # a wrong key is believed soon
     )
     with redis.Redis.from_url(broker.url, socket_timeout=None) as client:
         recording = Recording(client)
@@ -185,11 +191,28 @@ def test_flower_shows_the_steps_and_no_secret(onboarded: Onboarded) -> None:
 
     pages = [onboarded.flower.get(path).raise_for_status().content for path in paths]
 
-    assert {(name, "SUCCESS") for name in ("credential.capture", "sync.create", "sync.poll")} <= states
+    assert {(name, "SUCCESS") for name in ("credential.capture", "sync.poll", READ)} <= states
     assert onboarded.leaks(b"\n".join([workers.content, *pages])) == []
     with httpx.Client(base_url=onboarded.flower.base_url, trust_env=False) as stranger:
         answers = {stranger.get(path).status_code for path in paths if path != "/metrics"}
     assert answers == {401}
+
+
+def test_flower_tells_the_truth(onboarded: Onboarded) -> None:
+    """A result is a summary, who failed for good is a failure by name, and the clock's tasks are left out."""
+    shown: list[dict[str, Any]] = []
+
+    def failures() -> list[str]:
+        shown[:] = onboarded.flower.get("/api/tasks").raise_for_status().json().values()
+        return [task["exception"] for task in shown if task["state"] == "FAILURE"]
+
+    onboarded.machine.wait_until(lambda: len(failures()) >= len(WRONG), "Flower heard of the failures")
+
+    results = [task["result"] for task in shown if task["name"] == "credential.capture"]
+    assert any(re.search(r"\d captured, \d created", result) for result in results), results
+    assert all(any(f"{name} stripe credential_rejected" in each for each in failures()) for name in WRONG)
+    assert all("ConnectionsFailedError" in each for each in failures())
+    assert {task["name"] for task in shown}.isdisjoint({SWEEP, PURGE, FOLLOW, ENGINES_SWEEP, ENGINES_PURGE})
 
 
 def test_logs_hold_no_secret(onboarded: Onboarded) -> None:
@@ -197,6 +220,7 @@ def test_logs_hold_no_secret(onboarded: Onboarded) -> None:
     printed = {name: process.output.encode() for name, process in onboarded.machine.processes.items()}
 
     assert b"step.done" in printed["worker"]
+    assert b"Traceback" not in printed["worker"]
     assert {name: found for name, output in printed.items() if (found := onboarded.leaks(output))} == {}
 
 

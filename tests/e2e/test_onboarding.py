@@ -37,17 +37,18 @@ def test_signups_become_records(new_machine: NewMachine, new_database: NewDataba
     stripe = LocalStripe(machine, customers=120, subscribers=5).start()
     engine = Engine(
         machine,
-        database_url=new_database("engine"),
+        database_url=new_database(),
         broker_url=redis.url.replace("/0", "/1"),
         stripe_url=stripe.url,
     )
     gangway = Gangway(
         machine,
-        database_url=new_database("gangway"),
+        database_url=new_database(),
         broker_url=redis.url,
         api_url=engine.url,
         api_token=engine.token,
         plans_file=str(Path(worker.demo.__file__).with_name("plans.toml")),
+        refusal_lasts_s="1",  # a wrong key is believed soon
     )
     gangway.beat.start()
     for queue in ("onboarding", "polling"):

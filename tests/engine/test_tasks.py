@@ -16,7 +16,7 @@ from engine.backfill.report import Report
 from engine.health import TroubleCode
 from engine.hints import INSPECT, PURGE, QUEUES, READ, ROUTES, SWEEP
 from foundation.database import new_id
-from worker.app import QUEUE_OF
+from worker.app import TASKS
 
 NOWHERE = "redis://127.0.0.1:1/0"
 
@@ -109,7 +109,7 @@ def test_periodic_tasks_send_no_events(app: Celery, task: str, is_told: bool) ->
 
 def test_both_services_may_share_one_redis() -> None:
     """Flower sees one database of Redis, so nothing there may have the same name."""
-    assert set(QUEUES).isdisjoint(QUEUE_OF.values())
-    assert set(ROUTES).isdisjoint(QUEUE_OF)
+    assert set(QUEUES).isdisjoint(TASKS)
+    assert set(ROUTES).isdisjoint(TASKS)
     assert all(each.startswith("engine.") for each in QUEUES)
     assert all(each.startswith("engine:") for each in _keys(new_id()))

@@ -131,7 +131,8 @@ def test_history_comes_back(database: Database) -> None:
         outcome=AttemptOutcome.TRANSIENT,
     )
 
-    add(database, attempt, connection.transition_to(State.CAPTURED, why="captured"))
+    moved = connection.transition_to(State.CAPTURED, why="captured")
+    add(database, attempt, Transition(**moved.values()))
 
     with database.read() as session:
         assert session.exec(select(Attempt.step, Attempt.outcome)).one() == (

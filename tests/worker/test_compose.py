@@ -10,7 +10,7 @@ from typer.main import get_command
 
 from engine.cli import app as engine_app
 from engine.settings import Settings as EngineSettings
-from worker.app import QUEUE_OF
+from worker.app import GROUPS
 from worker.cli import app as gangway_app
 from worker.settings import Settings
 
@@ -55,7 +55,7 @@ def test_every_setting_exists(name: str) -> None:
     assert required <= given
 
 
-def test_every_queue_is_worked_on() -> None:
+def test_every_group_of_queues_is_worked_on() -> None:
     """The workers together consume every queue that a task is routed to."""
     worked = {
         queue
@@ -64,7 +64,7 @@ def test_every_queue_is_worked_on() -> None:
         for queue in parsed(SERVICES[name]["command"])["queues"].split(",")
     }
 
-    assert worked == set(QUEUE_OF.values())
+    assert worked == set(GROUPS)
 
 
 def test_every_secret_is_required() -> None:

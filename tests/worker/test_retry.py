@@ -1,7 +1,8 @@
 """When to try again: bounded, jittered, and as the server asks."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +21,10 @@ from worker.retry import (
 
 ATTEMPTS = st.integers(min_value=-1, max_value=10**9)
 LUCK = st.floats(min_value=0, max_value=1, exclude_max=True)
-WAITS = st.floats(min_value=0, max_value=1e12)
+WAITS = st.floats(min_value=0, max_value=1e12, exclude_min=True)
+NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+NO_WAIT = ["0", "-5", "0.0", "Mon, 04 May 2026 11:59:00 GMT", "Mon, 04 May 2026 12:00:00 GMT"]
+"""What a server may say that means: come back at once."""
 
 
 @given(ATTEMPTS, LUCK)
@@ -42,6 +46,45 @@ def test_server_wins(attempt: int, wait: float, luck: float) -> None:
     asked = max(min(wait, MAX_RETRY_AFTER_S), BASE_S / 10)
 
     assert asked * 0.999 <= delay <= asked * (1 + JITTER) * 1.001 + 1e-6
+
+
+@pytest.mark.parametrize("header", NO_WAIT)
+def test_server_that_asks_for_no_wait_gets_the_backoff(header: str) -> None:
+    """A `Retry-After` of zero, or of a moment that has passed, never makes a tight loop: the waits grow."""
+    asked = parse_retry_after(header, now=NOW)
+
+    waits = [retry_delay(n, retry_after_s=asked, rand=lambda: 0.5).total_seconds() for n in range(1, 9)]
+
+    assert asked == 0
+    assert waits == [retry_delay(n, rand=lambda: 0.5).total_seconds() for n in range(1, 9)]
+    assert waits == sorted(waits)
+    assert len(set(waits)) == 7
+    assert min(waits) >= BASE_S / 10
+    assert waits[-1] == CAP_S / 2
+
+
+@given(ATTEMPTS)
+def test_no_luck_leaves_a_floor(attempt: int) -> None:
+    """The shortest wait that chance may give is still a wait."""
+    assert retry_delay(attempt, retry_after_s=0.0, rand=lambda: 0.0).total_seconds() >= BASE_S / 10
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("7", 7),
+        ("0.25", 0.25),
+        ("Mon, 04 May 2026 12:01:00 GMT", 60),
+        ("Mon, 04 May 2026 12:01:00", 60),
+        ("nan", None),
+        ("inf", None),
+        ("soon", None),
+    ],
+)
+def test_both_forms_of_the_header_are_read(header: str | None, seconds: float | None) -> None:
+    """A number of seconds or an HTTP date; what is neither asks for nothing."""
+    assert parse_retry_after(header, now=NOW) == seconds
 
 
 @given(st.timedeltas(min_value=timedelta(days=-400), max_value=timedelta(days=4000)), LUCK)

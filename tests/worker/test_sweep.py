@@ -1,34 +1,38 @@
-"""The sweep: offers what is due to the queues that have room, and nothing while calls are paused."""
+"""The sweep: wakes workers for what is due, as many as are of use, and only one sweep at a time."""
 
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
-from foundation.backlog import BACKLOG_LIMIT
 from foundation.queue import Role
-from models import State, Step
-from tests.support.rows import added, stored
+from models import ChangeCursor, Lane, State, Step
+from tests.support.rows import LONG_AGO, a_connection, a_tenant, a_work, add, added, work_of
 from worker import sweep as swept
-from worker.app import MAINTENANCE, ONBOARDING, POLLING, configure
+from worker.app import FOLLOW, MAINTENANCE, ONBOARDING, POLLING, SPREAD, configure
+from worker.intake.accept import NIL
 from worker.runtime import Runtime
-from worker.sweep import steps_with_room, sweep
+from worker.steps.run import batch_size
+from worker.sweep import WAKE_AT_MOST, sweep
 
-Published = list[tuple[Step, list[UUID]]]
+Woken = list[tuple[str, int]]
 
 
 @pytest.fixture
 def waiting() -> dict[str, int]:
-    return {}
+    """The lengths of the queues."""
+    return {ONBOARDING: 0, POLLING: 0, MAINTENANCE: 0}
 
 
 @pytest.fixture
-def published(monkeypatch: pytest.MonkeyPatch, waiting: dict[str, int]) -> Published:
-    """What went to the queue, whose length the test sets."""
-    sent: Published = []
-    monkeypatch.setattr(swept, "publish", lambda _app, step, ids: sent.append((step, list(ids))))
+def woken(runtime: Runtime, monkeypatch: pytest.MonkeyPatch, waiting: dict[str, int]) -> Woken:
+    """What was asked of the queue, whose lengths the test sets. The feed is not due."""
+    sent: Woken = []
+    monkeypatch.setattr(swept, "wake", lambda _app, task, *, count: sent.append((task, count)))
     monkeypatch.setattr(swept, "backlog", lambda _app: waiting)
+    later = LONG_AGO + timedelta(days=36_500)
+    add(runtime.database, ChangeCursor(due_at=later))
     return sent
 
 
@@ -36,44 +40,84 @@ def run(runtime: Runtime) -> Any:
     return sweep(runtime, configure(runtime.settings, Role.CONSUMER))
 
 
-def test_due_rows_are_offered(runtime: Runtime, published: Published) -> None:
-    """Each due row is published under its step and known to be under way."""
-    row = added(runtime.database, state=State.CAPTURED)
+def due_polls(runtime: Runtime, count: int, state: State = State.READY) -> None:
+    tenant = a_tenant()
+    rows = [a_connection(tenant, state=state) for _ in range(count)]
+    with runtime.database.write() as session:
+        session.add(tenant)
+        session.flush()
+        session.add_all(rows)
+        session.flush()
+        session.add_all([a_work(row) for row in rows])
 
-    assert run(runtime) == {Step.CREATE: [row.id]}
-    assert published == [(Step.CREATE, [row.id])]
-    assert stored(runtime.database, row).hinted_until is not None
 
-
-def test_pause_holds_the_sweep_too(runtime: Runtime, published: Published) -> None:
-    """While calls are paused nothing is offered: it could only be put off again."""
-    row = added(runtime.database)
-    runtime.gate.pause(timedelta(seconds=30))
+def test_nothing_due_wakes_nobody(runtime: Runtime, woken: Woken) -> None:
+    """An idle system sends no messages at all."""
+    added(runtime.database, state=State.READY, work={"due_at": None})
 
     assert run(runtime) == {}
-    assert stored(runtime.database, row).hinted_until is None
+    assert woken == []
 
 
-def test_full_queue_gets_no_more(runtime: Runtime, published: Published, waiting: dict[str, int]) -> None:
-    """Rows for a full queue stay where they are, in fair order; the others go on."""
-    waiting[POLLING] = BACKLOG_LIMIT
-    poll = added(runtime.database, state=State.READY)
-    create = added(runtime.database, state=State.CAPTURED)
+def test_due_steps_are_woken(runtime: Runtime, woken: Woken) -> None:
+    """One wake-up for each step that has work; the rows stay as they are until they are claimed."""
+    row = added(runtime.database, state=State.CAPTURED)
+    poll = added(runtime.database, state=State.READY, revision=2)
+    add(runtime.database, a_work(poll, lane=Lane.CHANGES))
 
-    assert run(runtime) == {Step.CREATE: [create.id]}
-    assert stored(runtime.database, poll).hinted_until is None
+    assert run(runtime) == {Step.CREATE: 1, Step.POLL: 1, Step.UPDATE: 1}
+    assert sorted(woken) == sorted([(Step.CREATE, 1), (Step.POLL, 1), (Step.UPDATE, 1)])
+    assert work_of(runtime.database, row).fence == 0
 
 
-@pytest.mark.parametrize(
-    ("lengths", "steps"),
-    [
-        ({}, set(Step)),
-        ({ONBOARDING: BACKLOG_LIMIT - 1, MAINTENANCE: 10**6}, set(Step)),
-        ({ONBOARDING: BACKLOG_LIMIT}, {Step.POLL}),
-        ({POLLING: BACKLOG_LIMIT}, set(Step) - {Step.POLL}),
-        ({POLLING: BACKLOG_LIMIT, ONBOARDING: BACKLOG_LIMIT}, set()),
-    ],
-)
-def test_room_is_counted_by_queue(lengths: dict[str, int], steps: set[Step]) -> None:
-    """A step has room as long as its own queue is short."""
-    assert steps_with_room(lengths) == steps
+def test_more_work_wakes_more_workers(runtime: Runtime, woken: Woken) -> None:
+    """As many wake-ups as batches, up to a limit: a full batch wakes the next one by itself."""
+    due_polls(runtime, batch_size(Step.CREATE) + 1, State.CAPTURED)
+    due_polls(runtime, WAKE_AT_MOST * batch_size(Step.REMOVE) + 1, State.REMOVING)
+
+    assert run(runtime) == {Step.CREATE: 2, Step.REMOVE: WAKE_AT_MOST}
+
+
+def test_queue_that_is_behind_gets_no_more(runtime: Runtime, woken: Woken, waiting: dict[str, int]) -> None:
+    """Wake-ups that wait already serve what is due by now; the other queues go on."""
+    waiting[POLLING] = WAKE_AT_MOST
+    waiting[ONBOARDING] = WAKE_AT_MOST - 1
+    due_polls(runtime, 2)
+    due_polls(runtime, 3 * batch_size(Step.CREATE), State.CAPTURED)
+
+    assert run(runtime) == {Step.POLL: 0, Step.CREATE: 1}
+
+
+def test_feed_and_spreading_are_woken(runtime: Runtime, woken: Woken) -> None:
+    """What is not a step of a connection is found by the sweep as well."""
+    with runtime.database.write() as session:
+        session.get_one(ChangeCursor, "syncs").due_at = LONG_AGO
+    add(runtime.database, a_tenant(spread_after=NIL))
+
+    assert run(runtime) == {FOLLOW: 1, SPREAD: 1}
+
+
+def test_one_sweep_at_a_time(runtime: Runtime, woken: Woken) -> None:
+    """A sweep that begins while another one is counting leaves it to that one."""
+    added(runtime.database)
+
+    with runtime.database.alone("sweep") as is_alone:
+        assert is_alone
+        assert run(runtime) == {}
+
+    assert run(runtime) == {Step.CAPTURE: 1}
+
+
+def test_broker_that_is_away_is_no_failure_of_the_sweep(
+    runtime: Runtime, woken: Woken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the broker nobody can be woken: the next sweep finds the same rows."""
+
+    def away(_app: object) -> dict[str, int]:
+        raise RedisConnectionError
+
+    monkeypatch.setattr(swept, "backlog", away)
+    row = added(runtime.database)
+
+    assert run(runtime) == {Step.CAPTURE: 0}
+    assert work_of(runtime.database, row).fence == 0

@@ -55,7 +55,7 @@ def web(host: Host = "127.0.0.1", port: Port = 8600) -> None:
 
 
 def work(
-    queues: Annotated[str, typer.Option(help="Which queues to work on, comma-separated.")] = (
+    queues: Annotated[str, typer.Option(help="Which groups of queues to work on, comma-separated.")] = (
         "onboarding,polling,maintenance"
     ),
     concurrency: Annotated[int, typer.Option(min=1, max=100, help="Tasks at once (threads).")] = 8,
@@ -63,22 +63,23 @@ def work(
 ) -> None:
     """Do the work: capture credentials, create syncs, poll them."""
     from foundation.queue import Role, run_worker
-    from worker.app import QUEUE_OF, configure
+    from worker.app import GROUPS, configure
     from worker.runtime import close_runtime
     from worker.watch import watch_progress
 
     current = _prepared("worker")
     wanted = [queue.strip() for queue in queues.split(",")]
-    unknown = set(wanted) - set(QUEUE_OF.values())
+    unknown = set(wanted) - set(GROUPS)
     if unknown:
-        known = ", ".join(sorted(set(QUEUE_OF.values())))
+        known = ", ".join(sorted(GROUPS))
         raise typer.BadParameter(f"no queue {', '.join(sorted(unknown))}; there are: {known}")
     app = configure(current, Role.CONSUMER)
-    watch_progress(current, app, wanted)
+    tasks = [task for group in wanted for task in GROUPS[group]]
+    watch_progress(current, app, tasks)
     node = f"{name}-{os.getpid()}@{socket.gethostname()}"
     threads = ["--pool=threads", f"--concurrency={concurrency}"]
     quiet = ["--without-gossip", "--without-mingle", "--loglevel=INFO"]
-    arguments = ["worker", *threads, *quiet, f"--queues={','.join(wanted)}", f"--hostname={node}"]
+    arguments = ["worker", *threads, *quiet, f"--queues={','.join(tasks)}", f"--hostname={node}"]
     try:
         status = run_worker(app, ["--quiet", *arguments])
     finally:

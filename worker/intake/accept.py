@@ -343,6 +343,7 @@ class _Group:
                 overrides["credential_id"] = wish.credential_id
             connection.sealed_credential = self.intake.sealed(connection.id, wish.credential)
         connection.overrides = overrides
+        connection.updated_at = self.now
         connection.clock = stamped(connection.clock, stamps, moment)
         connection.revision += 1
         return True, credential_given

@@ -85,7 +85,9 @@ def list_credentials(
     params = {"metadata": json.dumps(metadata)}
     if cursor is not None:
         params["cursor"] = cursor
-    return Call("GET", "/v1/credentials", _page(RemoteCredential, None), params=params, is_always_there=True)
+    return Call(
+        "GET", "/v1/credentials", _page(RemoteCredential, None, metadata), params=params, is_always_there=True
+    )
 
 
 def delete_credential(credential_id: str) -> Call[None]:
@@ -119,7 +121,7 @@ def list_syncs(
         params["limit"] = str(limit)
     if cursor is not None:
         params["cursor"] = cursor
-    return Call("GET", "/v1/syncs", _page(RemoteSync, only), params=params, is_always_there=True)
+    return Call("GET", "/v1/syncs", _page(RemoteSync, only, metadata), params=params, is_always_there=True)
 
 
 def changed_syncs(cursor: str | None, *, limit: int) -> Call[ChangesPage | None]:
@@ -262,16 +264,35 @@ def _many(model: type[M]) -> Callable[[object], list[M]]:
     return lambda body: read_page(body).items
 
 
-def _page(model: type[M], only: Set[str] | None) -> Callable[[object], ListPage[M]]:
+def _page(
+    model: type[M], only: Set[str] | None, mark: Mapping[str, JsonValue] | None = None
+) -> Callable[[object], ListPage[M]]:
+    """One odd object spoils no list: it is left out, unless it carries the mark that is searched for."""
+
+    def wanted(item: object) -> M | None:
+        if only is not None and _id_of(item) not in only:
+            return None
+        try:
+            return model.model_validate(item)
+        except ValidationError:
+            if mark is not None and _carries(item, mark):
+                raise
+            return None
+
     def read(body: object) -> ListPage[M]:
         items = body.get("data") if isinstance(body, dict) else body
         if not isinstance(items, list):
             raise ValueError("expected a list")  # noqa: TRY004  # a wrong answer, not a wrong argument
-        wanted = [model.model_validate(item) for item in items if only is None or _id_of(item) in only]
+        found = [each for each in (wanted(item) for item in items) if each is not None]
         following = body.get("next_cursor") if isinstance(body, dict) else None
-        return ListPage(wanted, len(items), following if isinstance(following, str) else None)
+        return ListPage(found, len(items), following if isinstance(following, str) else None)
 
     return read
+
+
+def _carries(item: object, mark: Mapping[str, JsonValue]) -> bool:
+    metadata = item.get("metadata") if isinstance(item, dict) else None
+    return isinstance(metadata, dict) and mark.items() <= metadata.items()
 
 
 def _changes(body: object) -> ChangesPage | None:
@@ -280,14 +301,19 @@ def _changes(body: object) -> ChangesPage | None:
         return None
     changed: list[RemoteSync] = []
     deleted: list[DeletedSync] = []
+    unread: list[str] = []
     for item in body["data"]:
-        if item.get("deleted_at"):
-            deleted.append(DeletedSync.model_validate(item))
-        else:
-            changed.append(RemoteSync.model_validate(item))
+        try:
+            if item.get("deleted_at"):
+                deleted.append(DeletedSync.model_validate(item))
+            else:
+                changed.append(RemoteSync.model_validate(item))
+        except ValidationError:
+            unread.append(str(item.get("id")))
     return ChangesPage(
         changed=tuple(changed),
         deleted=tuple(deleted),
+        unread=tuple(unread),
         next_cursor=body["next_cursor"],
         has_more=body["has_more"],
     )

@@ -19,5 +19,7 @@ class ChangesPage(Remote):
 
     changed: tuple[RemoteSync, ...] = ()
     deleted: tuple[DeletedSync, ...] = ()
+    unread: tuple[str, ...] = ()
+    """Ids of syncs that the page showed in a way we cannot read."""
     next_cursor: str = Field(min_length=1, max_length=1024)
     has_more: bool

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Set
-from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -41,8 +40,13 @@ PAGE: Final = 1_000
 CHANGES_PER_PAGE: Final = 200  # a page is judged and recorded in one transaction, and held in memory
 MAX_PAGES: Final = 1_000
 
+Before = Callable[[], Awaitable[None]]
 Observe = Callable[[Answer], None]
 """Is shown every answer: its headers tell how many requests are left."""
+
+
+async def _nothing_before() -> None:
+    """Most requests need nothing to be done before they are sent."""
 
 
 class ManagementApi:
@@ -79,14 +83,16 @@ class ManagementApi:
         pages = self._pages(lambda cursor: self._send(calls.list_credentials(metadata, cursor=cursor)))
         return [found async for page in pages for found in _containing(metadata, page.items)]
 
-    async def delete_credential(self, credential_id: str) -> None:
-        """Delete it; one that is already gone is as good as deleted."""
-        with suppress(NotFoundError):
-            await self._send(calls.delete_credential(credential_id))
+    async def delete_credential(self, credential_id: str) -> bool:
+        """Delete it; false if the API does not know it."""
+        return await self._delete(calls.delete_credential(credential_id))
 
-    async def create_sync(self, body: Body, *, idempotency_key: str) -> RemoteSync:
-        """Create a sync (contract 2.2). Not idempotent: see `worker.steps.create`."""
-        return await self._send(calls.create_sync(body, idempotency_key=idempotency_key))
+    async def create_sync(self, body: Body, *, idempotency_key: str, before: Before) -> RemoteSync:
+        """Create a sync (contract 2.2). Not idempotent: see `worker.steps.create`.
+
+        `before` is awaited when the request's turn has come, directly before it is sent.
+        """
+        return await self._send(calls.create_sync(body, idempotency_key=idempotency_key), before)
 
     async def get_sync(self, sync_id: str) -> RemoteSync:
         return await self._send(calls.get_sync(sync_id))
@@ -125,10 +131,9 @@ class ManagementApi:
     async def update_sync(self, sync_id: str, changes: Body) -> RemoteSync:
         return await self._send(calls.update_sync(sync_id, changes))
 
-    async def delete_sync(self, sync_id: str) -> None:
-        """Delete it; one that is already gone is as good as deleted."""
-        with suppress(NotFoundError):
-            await self._send(calls.delete_sync(sync_id))
+    async def delete_sync(self, sync_id: str) -> bool:
+        """Delete it; false if the API does not know it."""
+        return await self._delete(calls.delete_sync(sync_id))
 
     async def list_streams(self) -> list[RemoteStream]:
         return await self._send(calls.list_streams())
@@ -166,8 +171,16 @@ class ManagementApi:
         self._has_pages = False  # known only now: the refusal may have had another cause
         return page
 
-    async def _send(self, call: Call[T]) -> T:
+    async def _delete(self, call: Call[None]) -> bool:
+        try:
+            await self._send(call)
+        except NotFoundError:
+            return False
+        return True
+
+    async def _send(self, call: Call[T], before: Before = _nothing_before) -> T:
         async with self._slots:
+            await before()
             try:
                 async with asyncio.timeout(self._deadline_s):
                     answer = await self._exchange(call)

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from worker.errors import PausedError, RateLimitedError
 from worker.retry import retry_delay
 
+BUDGET_WAIT_S = 0.5
+
 
 @dataclass(slots=True)
 class CallTally:
     """How many calls a run has sent, and whether it may send more."""
 
     calls: int = 0
+    budget: int | None = None
+    """How many it may send, where the API's limits are shared out."""
     attempts: int = 1
     """How often the run's rows have been tried: the longer an API limits, the longer we wait."""
     paused_for_s: float | None = None
@@ -46,6 +50,8 @@ def count_call() -> str | None:
     tally, correlation_id = current
     if tally.paused_for_s is not None:
         raise PausedError("calls are paused: the API is limiting", retry_after_s=tally.paused_for_s)
+    if tally.budget is not None and tally.calls >= tally.budget:
+        raise PausedError("the calls that the limit allows for now are used up", retry_after_s=BUDGET_WAIT_S)
     tally.calls += 1
     return correlation_id
 

@@ -114,6 +114,28 @@ def take_over_polls(
     return _loaded(session, Step.POLL, taken, now, task_id)
 
 
+def end_polls(session: Session, ids: Collection[UUID]) -> None:
+    """Look at these connections' syncs no more: a feed tells of their changes.
+
+    Rows that others hold are left out: they say themselves when to look next.
+    """
+    quiet = (
+        select(_work.c.connection_id)
+        .where(
+            _work.c.lane == lane_of(Step.POLL),
+            _work.c.step == Step.POLL,
+            _work.c.connection_id.in_(ids),
+            _work.c.due_at.is_not(None),
+            _work.c.leased_until.is_(None),
+        )
+        .with_for_update(skip_locked=True)
+    )
+    found = session.scalars(quiet).all() if ids else ()
+    if found:
+        mine = update(_work).where(_work.c.lane == lane_of(Step.POLL), _work.c.connection_id.in_(found))
+        session.execute(mine.values(due_at=None, turn_at=None))
+
+
 def renew(database: Database, held: Mapping[Key, int], *, lease: timedelta) -> None:
     """Hold on to these rows for another lease; rows taken over by others are left alone."""
     with database.write() as session:

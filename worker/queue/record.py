@@ -1,7 +1,6 @@
 """Recording: what a step found becomes true, in one short transaction, unless the row has moved on."""
 
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -9,17 +8,17 @@ from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Row, Table, bindparam, insert, select, update
+from sqlalchemy import Row, Table, select, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 from sqlmodel import Session
 
 from foundation.database import new_id, storable
-from models import Attempt, AttemptOutcome, Connection, Lane, Move, State, Step, Tenant, Work
-from models.lifecycle import InvalidTransitionError, check_transition, next_step
+from models import AttemptOutcome, Connection, Lane, Move, State, Step, Tenant, Work
+from models.lifecycle import WITH_SYNC, InvalidTransitionError, check_transition, next_step
 from worker.errors import InternalError
 from worker.queue.desired import apply_desired, wanted_steps
-from worker.queue.history import write_moves
 from worker.queue.verdict import Claim, Key, Problem, Verdict
+from worker.queue.writes import Values, Writes
 from worker.redaction import redact
 
 log = structlog.get_logger()
@@ -40,10 +39,8 @@ BROKEN: Final = (
 _work: Final[Table] = Work.__table__  # type: ignore[attr-defined]  # SQLModel does not declare it
 _connection: Final[Table] = Connection.__table__  # type: ignore[attr-defined]
 _tenant: Final[Table] = Tenant.__table__  # type: ignore[attr-defined]
-_attempt_table: Final[Table] = Attempt.__table__  # type: ignore[attr-defined]
 
 Result = tuple[Claim, Verdict]
-Values = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +126,7 @@ def _record_all(
     quiet = [each for each in results if not each[1].is_eventful and each[0].lane is Lane.LIFECYCLE]
     eventful = [each for each in results if each[1].is_eventful or each[0].lane is Lane.CHANGES]
     recorded = Recorded([], [])
-    changes = _Changes()
+    writes = Writes()
     rows = _locked(session, [claim for claim, _ in eventful]) if eventful else {}
     fences = _fences(session, results) if eventful else {}
     returned = _signed_up_again(
@@ -143,60 +140,14 @@ def _record_all(
         recorded.results.append((claim, verdict))
         is_overtaken = row.revision != claim.revision or row.state is not claim.state
         if is_overtaken or claim.tenant_id in returned:
-            _record_overtaken(session, row, claim, verdict, now, changes)
+            _record_overtaken(session, row, claim, verdict, now, writes)
         else:
-            recorded.onward += _record_one(row, claim, verdict, now, onward, changes)
-    recorded.results += _record_quiet(session, quiet, now)
-    changes.write(session)
+            recorded.onward += _record_one(row, claim, verdict, now, onward, writes)
+    for claim, verdict in quiet:  # only the work row says when to look again, if it is still ours
+        writes.work(claim, _freed(claim, verdict, claim.step, now))
+    recorded.results += quiet
+    writes.write(session, now=now)
     return recorded
-
-
-@dataclass(slots=True)
-class _Changes:
-    """Everything that a batch writes, kept until it can be written with few statements."""
-
-    connections: "defaultdict[frozenset[str], list[Values]]"
-    work: list[Values]
-    new_work: list[Values]
-    moves: list[Move]
-    attempts: list[Values]
-
-    def __init__(self) -> None:
-        self.connections = defaultdict(list)
-        self.work, self.new_work, self.moves, self.attempts = [], [], [], []
-
-    def connection(self, connection_id: UUID, values: Values) -> None:
-        self.connections[frozenset(values)].append(values | {"row_id": connection_id})
-
-    def write(self, session: Session) -> None:
-        database = session.connection()
-        for columns, rows in self.connections.items():
-            changed: Values = {name: bindparam(name) for name in columns}
-            database.execute(update(_connection).where(_BY_ID).values(changed), rows)
-        if self.work:
-            database.execute(_FREE, self.work)
-        write_moves(session, self.moves)
-        if self.attempts:
-            database.execute(insert(_attempt_table), self.attempts)
-        for row in self.new_work:
-            _want_changes(session, row)
-
-
-_BY_ID: Final = _connection.c.id == bindparam("row_id")
-_FREE: Final = (
-    update(_work)
-    .where(
-        _work.c.connection_id == bindparam("row_id"),
-        _work.c.lane == bindparam("row_lane"),
-        _work.c.fence == bindparam("row_fence"),
-    )
-    .values(
-        {
-            name: bindparam(name)
-            for name in ("step", "due_at", "turn_at", "leased_until", "attempts", "lost_leases")
-        }
-    )
-)
 
 
 def _locked(session: Session, claims: Sequence[Claim]) -> Mapping[UUID, "Row[Any]"]:
@@ -206,6 +157,7 @@ def _locked(session: Session, claims: Sequence[Claim]) -> Mapping[UUID, "Row[Any
             _connection.c.id,
             _connection.c.state,
             _connection.c.revision,
+            _connection.c.applied_revision,
             _connection.c.sealed_credential,
             _connection.c.refused_at,
             _connection.c.ready_at,
@@ -238,62 +190,68 @@ def _signed_up_again(session: Session, removals: Sequence[Claim]) -> set[UUID]:
     return set(session.scalars(back))
 
 
-def _record_quiet(session: Session, quiet: Sequence[Result], now: datetime) -> list[Result]:
-    """Nothing happened: only the work row says when to look again, if it is still ours."""
-    if quiet:
-        rows = [_freed(claim, verdict, claim.step, now) for claim, verdict in quiet]
-        session.connection().execute(_FREE, sorted(rows, key=lambda row: row["row_id"]))
-    return list(quiet)
-
-
 def _record_one(
-    row: "Row[Any]", claim: Claim, verdict: Verdict, now: datetime, onward: Onward | None, changes: _Changes
+    row: "Row[Any]", claim: Claim, verdict: Verdict, now: datetime, onward: Onward | None, writes: Writes
 ) -> list[Claim]:
     """Collect what changes; returns the claim of the next step if the row goes on."""
     values = _facts(row, verdict, claim) | _problem(row, claim, verdict, now)
     target = verdict.move or claim.state
     if verdict.move is not None:
         check_transition(claim.state, verdict.move)
-        changes.moves.append(_move(claim, verdict.move, verdict.why, now))
+        writes.moves.append(_move(claim, verdict.move, verdict.why, now))
         values |= _moved(row, verdict.move, values, now)
     if verdict.leaves_attempt:
-        changes.attempts.append(_attempt(claim, verdict, now))
+        writes.attempts.append(_attempt(claim, verdict, now))
     sync_id = values.get("remote_sync_id", claim.remote_sync_id)
     step = claim.step if claim.lane is Lane.CHANGES else next_step(target, has_sync=sync_id is not None)
-    if verdict.facts.get("applied_revision", claim.revision) != claim.revision:
-        changes.new_work.append(_update_wanted(claim, now))
+    if target in WITH_SYNC and _is_outdated(row, verdict, claim):
+        writes.want_update(claim)
+    if claim.lane is Lane.CHANGES and verdict.move is not None:
+        writes.look_now(claim)
     goes_on = onward is not None and step is onward.step and verdict.move is not None
     if goes_on and onward is not None:
         values |= {"create_sent_at": now} if step is Step.CREATE else {}
-        changes.work.append(_kept(claim, step, now + onward.lease))
+        writes.work(claim, _kept(claim, step, now + onward.lease))
     else:
-        changes.work.append(_freed(claim, verdict, step, now))
+        writes.work(claim, _freed(claim, verdict, step, now))
     if values:
-        changes.connection(claim.connection_id, values)
+        writes.connection(claim.connection_id, values)
     return [_next_claim(claim, step, values, now)] if goes_on and step is not None else []
 
 
+def _is_outdated(row: "Row[Any]", verdict: Verdict, claim: Claim) -> bool:
+    """Whether a wanted change is still to be sent and no row of work says so.
+
+    That is so for a sync just created, and for a connection that was failed when the change was wanted.
+    """
+    if claim.lane is Lane.CHANGES:
+        return False
+    applied = verdict.facts.get("applied_revision", row.applied_revision)
+    is_back = verdict.move is not None and claim.state not in WITH_SYNC
+    return applied != row.revision and is_back
+
+
 def _record_overtaken(
-    session: Session, row: "Row[Any]", claim: Claim, verdict: Verdict, now: datetime, changes: _Changes
+    session: Session, row: "Row[Any]", claim: Claim, verdict: Verdict, now: datetime, writes: Writes
 ) -> None:
     """An event changed what is wanted meanwhile: the facts are kept, the move is not."""
     facts = _facts(row, verdict, claim)
     if facts:
         session.execute(update(_connection).where(_connection.c.id == claim.connection_id).values(facts))
     if verdict.leaves_attempt:
-        changes.attempts.append(_attempt(claim, verdict, now))
+        writes.attempts.append(_attempt(claim, verdict, now))
     connection = session.get_one(Connection, claim.connection_id, populate_existing=True)
     tenant = session.get_one(Tenant, claim.tenant_id)
     if connection.state is claim.state and _is_removal_done(claim, verdict):
-        changes.moves.append(connection.transition_to(State.REMOVED, why=verdict.why, task_id=claim.task_id))
-    changes.moves += apply_desired(tenant, connection, task_id=claim.task_id)
+        writes.moves.append(connection.transition_to(State.REMOVED, why=verdict.why, task_id=claim.task_id))
+    writes.moves += apply_desired(tenant, connection, task_id=claim.task_id)
     session.flush()
     step, update_step = wanted_steps(connection)
     mine = step if claim.lane is Lane.LIFECYCLE else update_step
     again = replace(verdict, wait=timedelta(0), outcome=AttemptOutcome.SUCCEEDED, is_refusal=False)
-    changes.work.append(_freed(claim, again, mine, now))
+    writes.work(claim, _freed(claim, again, mine, now))
     if claim.lane is Lane.LIFECYCLE and update_step is not None:
-        changes.new_work.append(_update_wanted(claim, now))
+        writes.want_update(claim)
 
 
 def _is_removal_done(claim: Claim, verdict: Verdict) -> bool:
@@ -312,6 +270,8 @@ def _facts(row: "Row[Any]", verdict: Verdict, claim: Claim) -> Values:
 def _problem(row: "Row[Any]", claim: Claim, verdict: Verdict, now: datetime) -> Values:
     """What to tell people. A refused change is told beside the state, which goes on without it."""
     problem = verdict.problem
+    if not verdict.tells:
+        return {}
     if claim.lane is Lane.CHANGES:
         told = None if problem is None else _told(problem)
         return {"change_problem": told} if told else {}
@@ -328,7 +288,7 @@ def _problem(row: "Row[Any]", claim: Claim, verdict: Verdict, now: datetime) -> 
 
 def _told(problem: Problem) -> dict[str, str]:
     """Others had a hand in the message: nothing in there may be secret, or too odd to be stored."""
-    message = redact(storable(problem.message, max_length=MAX_MESSAGE))
+    message = storable(redact(problem.message), max_length=MAX_MESSAGE)
     return {"code": problem.code, "message": message, "advice": problem.advice}
 
 
@@ -344,9 +304,6 @@ def _freed(claim: Claim, verdict: Verdict, step: Step | None, now: datetime) -> 
     is_due = step is not None and verdict.wait is not None
     due_at = now + verdict.wait if is_due and verdict.wait is not None else None
     return {
-        "row_id": claim.connection_id,
-        "row_lane": claim.lane,
-        "row_fence": claim.fence,
         "step": step or claim.step,
         "due_at": due_at,
         "turn_at": due_at,
@@ -359,9 +316,6 @@ def _freed(claim: Claim, verdict: Verdict, step: Step | None, now: datetime) -> 
 def _kept(claim: Claim, step: Step | None, until: datetime) -> Values:
     """The work row under its lease, for the next step."""
     return {
-        "row_id": claim.connection_id,
-        "row_lane": claim.lane,
-        "row_fence": claim.fence,
         "step": step or claim.step,
         "due_at": until,
         "turn_at": until,
@@ -420,27 +374,3 @@ def _attempt(claim: Claim, verdict: Verdict, now: datetime) -> Values:
         "error_message": told["message"] if told else None,
         "task_id": claim.task_id,
     }
-
-
-def _update_wanted(claim: Claim, now: datetime) -> Values:
-    return {
-        "connection_id": claim.connection_id,
-        "tenant_id": claim.tenant_id,
-        "now": now,
-    }
-
-
-def _want_changes(session: Session, row: Values) -> None:
-    """Have the sync brought up to date, by the row that there may already be."""
-    work = session.get(Work, (row["connection_id"], Lane.CHANGES), with_for_update=True)
-    if work is None:
-        work = Work(
-            connection_id=row["connection_id"],
-            lane=Lane.CHANGES,
-            tenant_id=row["tenant_id"],
-            step=Step.UPDATE,
-        )
-        session.add(work)
-    if not work.is_leased(row["now"]):
-        work.want(Step.UPDATE, due_at=row["now"])
-    session.flush()

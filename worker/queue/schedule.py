@@ -96,7 +96,7 @@ def want_polls_again(
     if after is not None:
         silent = silent.where(col(Work.connection_id) > after)
     ordered = silent.order_by(col(Work.connection_id)).limit(WAKE_AT_ONCE)
-    rows = session.scalars(ordered.with_for_update(skip_locked=True)).all()
+    rows = session.scalars(ordered.with_for_update()).all()  # waits for locked ones: none may be missed
     for row in rows:
         row.due_at = row.turn_at = now + within * random.random()  # noqa: S311  # no secret
     return rows[-1].connection_id if rows else None

@@ -107,6 +107,9 @@ class Verdict:
     is_refusal: bool = False
     """Whether the provider or the API refused what was asked; refusals that last end in `failed`."""
 
+    tells: bool = True
+    """Whether it says anything new to people; a call that was only put off does not."""
+
     @property
     def is_retry(self) -> bool:
         return self.outcome is AttemptOutcome.TRANSIENT
@@ -114,4 +117,5 @@ class Verdict:
     @property
     def leaves_attempt(self) -> bool:
         """Whether it belongs into the history of attempts: a success that moved is told by its transition."""
-        return self.outcome is not AttemptOutcome.SUCCEEDED or (self.is_eventful and self.move is None)
+        is_failure = self.outcome is not AttemptOutcome.SUCCEEDED
+        return self.tells and (is_failure or (self.is_eventful and self.move is None))

@@ -9,7 +9,6 @@ from celery import Celery
 
 from foundation.backlog import backlog
 from foundation.hints import BROKER_ERRORS
-from worker.app import QUEUE_OF
 
 GATHER_S: Final = 0.1
 WAITING_AT_MOST: Final = 20
@@ -22,7 +21,7 @@ def wake(app: Celery, task: str, *, count: int = 1) -> bool:
     """Ask for runs of a task. False if the broker did not take them: then the sweep asks again."""
     try:
         for _ in range(count):
-            app.send_task(task, queue=QUEUE_OF[task], ignore_result=True)
+            app.send_task(task, queue=task, ignore_result=True)
     except BROKER_ERRORS as exc:
         log.warning("wakeup.lost", task=task, reason=type(exc).__name__)
         return False
@@ -31,9 +30,8 @@ def wake(app: Celery, task: str, *, count: int = 1) -> bool:
 
 def wake_if_room(app: Celery, task: str) -> bool:
     """Ask for a run, unless so many messages wait in its queue that one more would change nothing."""
-    queue = QUEUE_OF[task]
     try:
-        waiting = backlog(app, [queue])[queue]
+        waiting = backlog(app, [task])[task]
     except BROKER_ERRORS as exc:
         log.warning("wakeup.lost", task=task, reason=type(exc).__name__)
         return False
@@ -82,4 +80,7 @@ class Waker:
         with self._lock:
             wanted, self._wanted = self._wanted, set()
         for task in sorted(wanted):
-            self._send(task)
+            try:
+                self._send(task)
+            except Exception as exc:  # noqa: BLE001  # the thread must live; the sweep asks again
+                log.error("wakeup.broken", task=task, reason=type(exc).__name__)  # noqa: TRY400

@@ -43,6 +43,17 @@ class Collector:
                 time.sleep(SHARED_COMMIT_S)
             yield batch + self._drained()
 
+    def close(self) -> None:
+        """End the jobs that are still running, and wait until they have: nothing is sent after that."""
+        if self._running:
+            asyncio.run_coroutine_threadsafe(self._cancel(), self._loop).result()
+
+    async def _cancel(self) -> None:
+        running = list(self._tasks)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
     def _drained(self) -> list[Result]:
         batch: list[Result] = []
         while True:

@@ -29,6 +29,17 @@ INTENT_HOLDS_S = 1.0
 """`settle` counts from the intent, so a create that is sent later than this commits its intent anew."""
 
 
+BELIEVED_AFTER = 2
+"""So many tries in a row must miss the known sync before another one is created."""
+
+
+class SyncMissingError(TransientError):
+    """The API does not know the sync that we know. One such answer is not believed."""
+
+    code = "sync_missing"
+    advice = "Nothing to do: it is asked for again before another sync is created."
+
+
 @dataclass(frozen=True)
 class Creating:
     """What creating needs besides the claim."""
@@ -92,7 +103,9 @@ async def _ours(claim: Claim, api: ManagementApi) -> list[RemoteSync]:
     if claim.remote_sync_id is not None and claim.remote_sync_id not in marked:
         try:
             known = await api.get_sync(claim.remote_sync_id)
-        except NotFoundError:
+        except NotFoundError as exc:
+            if claim.attempts < BELIEVED_AFTER:
+                raise SyncMissingError(f"the known sync is asked for again: {exc}") from exc
             return list(marked.values())
         marked[known.id] = known
     return list(marked.values())
@@ -105,10 +118,8 @@ async def _create(claim: Claim, wanted: WantedSync, creating: Creating) -> Remot
             "an earlier create may still be committed", retry_after_s=remaining.total_seconds()
         )
     stream_id = await creating.streams.id_for(wanted)
-    if claim.earlier_create_at is not None or time.monotonic() - claim.claimed_s > INTENT_HOLDS_S:
-        await creating.note_intent(claim)
     try:
-        return await _send(claim, wanted, creating.api, stream_id)
+        return await _send(claim, wanted, creating, stream_id)
     except ApiRejectedError as exc:
         if not isinstance(exc, NotFoundError) and "stream_id" not in exc.fields:
             raise
@@ -116,12 +127,19 @@ async def _create(claim: Claim, wanted: WantedSync, creating: Creating) -> Remot
         another = await creating.streams.id_for(wanted)
         if another == stream_id:
             raise
-    return await _send(claim, wanted, creating.api, another)
+    return await _send(claim, wanted, creating, another)
 
 
-async def _send(claim: Claim, wanted: WantedSync, api: ManagementApi, stream_id: str) -> RemoteSync:
+async def _send(claim: Claim, wanted: WantedSync, creating: Creating, stream_id: str) -> RemoteSync:
+    """Send the create. The intent is renewed when its turn has come, however long that took."""
+
+    async def renew_intent() -> None:
+        if claim.earlier_create_at is not None or time.monotonic() - claim.claimed_s > INTENT_HOLDS_S:
+            await creating.note_intent(claim)
+
     key = f"{claim.connection_id}.{claim.revision}"
-    return await api.create_sync(create_body(claim, wanted, stream_id), idempotency_key=key)
+    body = create_body(claim, wanted, stream_id)
+    return await creating.api.create_sync(body, idempotency_key=key, before=renew_intent)
 
 
 def _created(claim: Claim, sync: RemoteSync, *, is_adopted: bool, is_as_wanted: bool) -> Verdict:
@@ -136,6 +154,7 @@ def _created(claim: Claim, sync: RemoteSync, *, is_adopted: bool, is_as_wanted: 
             "remote_stream_id": sync.stream_id,
             "applied_revision": claim.revision if is_as_wanted else claim.revision - 1,
             "create_sent_at": None,
+            **({"change_problem": None} if is_as_wanted else {}),
             "health": sync.health.status,
             "initial_backfill_completed_at": sync.initial_backfill_completed_at,
             "backfill_started_at": claim.backfill_started_at if known else claim.now(),

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from models import AttemptOutcome, Lane, State, Step
-from worker.errors import ProvisioningError, RateLimitedError, TransientError
+from worker.errors import PausedError, ProvisioningError, RateLimitedError, TransientError
 from worker.policy import RetryPolicy
 from worker.queue.verdict import Claim, Problem, Verdict
 from worker.retry import jittered, retry_delay
@@ -18,6 +18,8 @@ def verdict_on_error(
 
     In an incident, when many tenants are refused at once, nobody is called failed.
     """
+    if isinstance(error, PausedError):
+        return _put_off(claim, error)
     problem = Problem(error.code, str(error), error.advice)
     if isinstance(error, TransientError):
         return _try_again(claim, error, problem, policy)
@@ -38,6 +40,19 @@ def _lasts(claim: Claim, policy: RetryPolicy, now: datetime) -> bool:
     if claim.lane is Lane.CHANGES:
         return claim.attempts >= policy.refusals
     return policy.is_lasting(refusals=claim.attempts, since=claim.refused_at, now=now)
+
+
+def _put_off(claim: Claim, error: PausedError) -> Verdict:
+    """Nothing was sent because calls are limited: that is told by the limits, not by every connection."""
+    return Verdict(
+        did="put off by the API's limit",
+        why="put off",
+        wait=retry_delay(claim.attempts, retry_after_s=error.retry_after_s),
+        outcome=AttemptOutcome.TRANSIENT,
+        is_eventful=claim.step is Step.CREATE,  # whose intent is to be taken back
+        is_counted=False,
+        tells=False,
+    )
 
 
 def _try_again(claim: Claim, error: TransientError, problem: Problem, policy: RetryPolicy) -> Verdict:

@@ -5,9 +5,11 @@ from typing import Final
 
 from sqlmodel import Session
 
-from models import ChangeCursor
+from models import ChangeCursor, State
 from models.change_cursor import SYNCS
 
+CALM: Final = frozenset({State.READY, State.PAUSED})
+"""States that a feed of changes watches alone."""
 LIVE_FOR: Final = timedelta(minutes=1)
 
 
@@ -20,6 +22,12 @@ def is_live(session: Session, *, now: datetime) -> bool:
         and feed.caught_up_at is not None
         and now - feed.caught_up_at < LIVE_FOR
     )
+
+
+def is_listing(session: Session) -> bool:
+    """Whether a first listing of all syncs is under way: then quiet syncs need not be polled either."""
+    feed = session.get(ChangeCursor, SYNCS)
+    return feed is not None and feed.is_supported is True and feed.caught_up_at is None
 
 
 def is_due(session: Session, *, now: datetime) -> bool:

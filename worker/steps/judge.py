@@ -71,7 +71,7 @@ def judge(
 def judge_missing(claim: Claim, error: NotFoundError, *, paces: Paces) -> Verdict:
     """The API does not know the sync: somebody may have deleted it. It is looked for again all the same."""
     can_degrade = claim.state in {State.BACKFILLING, State.READY}
-    is_news = claim.error_code != "sync_vanished"
+    is_news = claim.error_code != "sync_vanished" and claim.state is not State.FAILED
     return Verdict(
         did="sync vanished",
         why="sync vanished",
@@ -151,7 +151,7 @@ def _refused(
         did=f"{target}: {problem.code}" if is_news else "still refused",
         why="the provider refuses the credential",
         move=target if is_news else None,
-        wait=jittered(paces.slow if fails else _confirmation(claim, policy)),
+        wait=jittered(paces.slow if fails else _confirmation(claim, policy, paces, lasts=lasts)),
         facts=_facts(claim, sync),
         problem=problem,
         outcome=AttemptOutcome.PERMANENT if is_news and fails else AttemptOutcome.SUCCEEDED,
@@ -160,8 +160,13 @@ def _refused(
     )
 
 
-def _confirmation(claim: Claim, policy: RetryPolicy) -> timedelta:
-    """Often enough to believe a refusal as soon as it has lasted, then ever more slowly, up to a minute."""
+def _confirmation(claim: Claim, policy: RetryPolicy, paces: Paces, *, lasts: bool) -> timedelta:
+    """Often enough to believe a refusal as soon as it has lasted, then ever more slowly, up to a minute.
+
+    A feed tells when the refusal ends: then it is enough to look at the slow pace.
+    """
+    if lasts and paces.is_followed:
+        return paces.slow
     share = policy.refusal_lasts / (policy.refusals + 1)
     growing = timedelta(seconds=min(CONFIRM_S * 1.5 ** min(claim.attempts, 10), 60.0))
     return (

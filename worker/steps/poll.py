@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
-from worker.errors import ProvisioningError
+from worker.errors import ProvisioningError, UnusableAnswerError
 from worker.management import ManagementApi, RemoteSync
 from worker.queue.verdict import Claim
 
@@ -68,6 +68,9 @@ async def _listed(stream_id: str, due: Sequence[Claim], sizes: StreamSizes, api:
     wanted = {str(claim.remote_sync_id) for claim in due}
     try:
         found, size = await api.list_syncs(stream_id=stream_id, only=wanted, at_most=worth_listing(len(due)))
+    except UnusableAnswerError:  # too long, or not a list: then no list of this stream pays
+        sizes.note(stream_id, LIST_AT_MOST + 1)
+        return await read_one_by_one(due, api)
     except ProvisioningError as exc:
         return [(claim, exc) for claim in due]
     sizes.note(stream_id, size)

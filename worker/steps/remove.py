@@ -2,17 +2,27 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Final
 
 from models import State
-from worker.errors import ApiRejectedError, PermanentError, StillUncertainError
+from worker.errors import ApiRejectedError, PermanentError, StillUncertainError, TransientError
 from worker.management import ManagementApi
 from worker.queue.desired import is_same_id
 from worker.queue.verdict import Claim, Verdict
 from worker.steps.create import uncertain_for
 from worker.steps.wanted import marker
 
-IsShared = Callable[[str], Awaitable[bool]]
-"""Whether another connection still uses this credential: imports of one account share it."""
+Release = Callable[[str], Awaitable[bool]]
+"""Commits that this credential is about to be deleted; false if another connection still uses it."""
+BELIEVED_AFTER: Final = 2
+"""So many tries must miss what is to be deleted before it counts as gone."""
+
+
+class NotFoundYetError(TransientError):
+    """The API does not know what is to be deleted. One such answer is not believed."""
+
+    code = "removal_unconfirmed"
+    advice = "Nothing to do: it is asked for again before the removal counts as done."
 
 
 class CredentialKeptError(PermanentError):
@@ -24,15 +34,18 @@ class CredentialKeptError(PermanentError):
     )
 
 
-async def remove(claim: Claim, api: ManagementApi, *, settle: timedelta, is_shared: IsShared) -> Verdict:
+async def remove(claim: Claim, api: ManagementApi, *, settle: timedelta, release: Release) -> Verdict:
     """Delete every sync of this connection, also one that a lost create left behind."""
+    is_gone = True
     if claim.remote_sync_id is not None:
-        await api.delete_sync(claim.remote_sync_id)
+        is_gone = await api.delete_sync(claim.remote_sync_id)
     if claim.remote_sync_id is not None or claim.earlier_create_at is not None:
         await _remove_strays(claim, api, settle)
     for credential_id in await _own_credentials(claim, api):
-        if not await is_shared(credential_id):
-            await _delete_credential(credential_id, api)
+        if await release(credential_id):
+            is_gone &= await _delete_credential(credential_id, api)
+    if not is_gone and claim.attempts < BELIEVED_AFTER:
+        raise NotFoundYetError("the API does not know what is to be deleted; it is asked once more")
     return Verdict(
         did="removed",
         why="removed at the Management API",
@@ -42,7 +55,6 @@ async def remove(claim: Claim, api: ManagementApi, *, settle: timedelta, is_shar
             "remote_sync_id": None,
             "remote_stream_id": None,
             "remote_credential_id": None,
-            "released_credential_id": claim.remote_credential_id,
             "create_sent_at": None,
             "backfill_started_at": None,
             "initial_backfill_completed_at": None,
@@ -78,8 +90,8 @@ async def _own_credentials(claim: Claim, api: ManagementApi) -> set[str]:
     return own | imported
 
 
-async def _delete_credential(credential_id: str, api: ManagementApi) -> None:
+async def _delete_credential(credential_id: str, api: ManagementApi) -> bool:
     try:
-        await api.delete_credential(credential_id)
+        return await api.delete_credential(credential_id)
     except ApiRejectedError as exc:
         raise CredentialKeptError(f"credential {credential_id} was not deleted: {exc}") from exc

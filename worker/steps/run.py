@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -12,7 +13,7 @@ from uuid import UUID
 import structlog
 from sqlmodel import Session
 
-from models import State, Step
+from models import Step
 from models.lifecycle import WITH_SYNC
 from worker.errors import (
     InternalError,
@@ -27,13 +28,14 @@ from worker.queue.claims import Batch, claim, note_intent
 from worker.queue.incidents import in_incident
 from worker.queue.record import Onward, Recorded, Result, record
 from worker.queue.verdict import Claim, Verdict
+from worker.retry import jittered
 from worker.runtime import Runtime
 from worker.steps import poll, shared
 from worker.steps.capture import capture
 from worker.steps.collector import Collector, Emit, Job
 from worker.steps.create import Creating, create, facts_after_error
 from worker.steps.failures import verdict_on_error
-from worker.steps.feed import is_live
+from worker.steps.feed import CALM, is_listing, is_live
 from worker.steps.judge import judge, judge_missing
 from worker.steps.remove import remove
 from worker.steps.report import Report
@@ -45,8 +47,8 @@ log = structlog.get_logger()
 BATCH: Final = {Step.POLL: 1_000}
 BATCH_OF_CALLS: Final = 50
 CALLS_PER_ROW: Final = {Step.CAPTURE: 2, Step.UPDATE: 2, Step.REMOVE: 4, Step.CREATE: 1}
-CALM: Final = frozenset({State.READY, State.PAUSED})
-"""States that a feed of changes watches alone."""
+CALLS_OF_POLL: Final = 200
+WHILE_LISTING: Final = timedelta(minutes=1)
 NAMED_IN_LOG: Final = 100
 
 
@@ -57,17 +59,23 @@ def batch_size(step: Step) -> int:
 
 def run_step(runtime: Runtime, step: Step, *, task_id: str | None = None) -> Report:
     """Do this step for the connections that are due for it, as many as one batch holds."""
-    size = batch_size(step)
-    per_row = CALLS_PER_ROW.get(step, 0)
-    allowed = runtime.limits.reserve(max(size * per_row, 1))
+    asked = CALLS_OF_POLL if step is Step.POLL else batch_size(step) * CALLS_PER_ROW[step]
+    allowed = runtime.limits.reserve(asked)
     if not allowed.calls:
         return Report(Counter({f"wait of {allowed.wait_s:.1f} s for the API's limit": 1}))
-    limit = min(size, max(allowed.calls // per_row, 1)) if per_row else size
     run = _Run(runtime, step, task_id)
+    run.tally.budget = allowed.calls if allowed.is_bounded else None
     try:
-        return run.execute(limit)
+        return run.execute(_limit(step, allowed.calls, asked))
     finally:
         runtime.limits.give_back(allowed.calls - run.tally.calls)
+
+
+def _limit(step: Step, calls: int, asked: int) -> int:
+    """How many connections to claim for so many calls. One list answers for many polls."""
+    if step is Step.POLL:
+        return batch_size(step) if calls == asked else calls
+    return max(calls // CALLS_PER_ROW[step], 1)
 
 
 @dataclass
@@ -84,6 +92,7 @@ class _Run:
     has_paused: bool = False
     incident: set[UUID] = field(default_factory=set)
     is_followed: bool = False
+    is_listing: bool = False
 
     def execute(self, limit: int) -> Report:
         with self.runtime.database.write() as session:
@@ -91,16 +100,18 @@ class _Run:
         self.report.is_full = batch.is_full
         if not batch.claims:
             return self.report
-        self.tally.attempts = max(claimed.attempts for claimed in batch.claims)
-        with self.runtime.leases.holding(batch.claims):
-            collector = Collector(self.runtime.loop)
+        self.tally.attempts = min(claimed.attempts for claimed in batch.claims)
+        with (
+            self.runtime.leases.holding(batch.claims),
+            closing(Collector(self.runtime.loop)) as collector,
+        ):
             collector.start(self._jobs(self.step, batch.claims))
             for results in collector.batches():
                 onward = self._record(results)
                 if onward:
                     collector.start(self._jobs(Step.CREATE, onward))
         tell_limits(self.runtime, successes=self.successes, failed_tenants=self.failed_tenants)
-        moved = self.report.moved[:NAMED_IN_LOG]
+        moved = list(dict.fromkeys(self.report.moved))[:NAMED_IN_LOG]
         log.info("step.done", step=self.step, did=self.report.summary, external_ids=moved)
         return self.report
 
@@ -117,7 +128,8 @@ class _Run:
             task_id=self.task_id,
         )
         self.incident = in_incident(session, batch.claims, runtime.policy, now=now)
-        self.is_followed = self.step is Step.POLL and is_live(session, now=now)
+        if self.step is Step.POLL:
+            self.is_followed, self.is_listing = is_live(session, now=now), is_listing(session)
         return batch
 
     def _record(self, results: Sequence[Result]) -> list[Claim]:
@@ -125,7 +137,7 @@ class _Run:
         runtime = self.runtime
         self._pause()
         with runtime.database.write() as session:
-            checked = shared.hold_back_released(session, results)
+            checked = self._still_watched(session, shared.hold_back_released(session, results))
             onward = Onward(Step.CREATE, runtime.lease) if not self.has_paused else None
             recorded = record(session, checked, now=runtime.database.now(session), onward=onward)
         self._release(results, recorded)
@@ -133,6 +145,17 @@ class _Run:
         for claimed, verdict in recorded.results:
             _log_failure(claimed, verdict)
         return recorded.onward
+
+    def _still_watched(self, session: Session, results: Sequence[Result]) -> Sequence[Result]:
+        """Give each sync a next look if the feed, which was to tell of changes, was lost meanwhile."""
+        if not self.is_followed or is_live(session, now=self.runtime.database.now(session)):
+            return results
+        self.is_followed = False
+        pace = jittered(self.runtime.health_pace)
+        return [
+            (claimed, replace(verdict, wait=pace) if verdict.wait is None else verdict)
+            for claimed, verdict in results
+        ]
 
     def _release(self, results: Sequence[Result], recorded: Recorded) -> None:
         kept = {claimed.key for claimed in recorded.onward}
@@ -177,10 +200,14 @@ class _Run:
                 emit([(claimed, self._on_mistake(claimed, exc)) for claimed in unanswered.values()])
 
     def _told_by_the_feed(self, claims: Sequence[Claim]) -> tuple[list[Claim], list[Result]]:
-        """Those to be read, and quiet verdicts of those about which the feed would have told any change."""
-        if not self.is_followed:
+        """Those to be read, and quiet verdicts of calm ones that the feed's listing is about to meet.
+
+        The listing itself ends their polls. What it did not meet is read once it is over.
+        """
+        if not self.is_listing:
             return list(claims), []
-        quiet = Verdict(did="told by the feed", why="quiet", wait=None, is_eventful=False)
+        wait = jittered(WHILE_LISTING)
+        quiet = Verdict(did="left to the feed", why="quiet", wait=wait, is_eventful=False)
         calm = [(c, quiet) for c in claims if c.state in CALM and c.error_code is None]
         return [c for c in claims if c.state not in CALM or c.error_code is not None], calm
 
@@ -196,7 +223,7 @@ class _Run:
             return judge(
                 claimed,
                 read,
-                now=claimed.now(),
+                now=claimed.started_at,  # when it was seen whether there is an incident
                 paces=paces,
                 policy=self.runtime.policy,
                 is_incident=self._is_incident,
@@ -222,7 +249,7 @@ class _Run:
             claimed,
             error,
             self.runtime.policy,
-            now=claimed.now(),
+            now=claimed.started_at,
             is_incident=self._is_incident(claimed),
         )
         if claimed.step is Step.CREATE:
@@ -270,10 +297,10 @@ async def _update(run: _Run, claimed: Claim) -> Verdict:
 async def _remove(run: _Run, claimed: Claim) -> Verdict:
     runtime = run.runtime
 
-    async def is_shared(credential_id: str) -> bool:
-        return await asyncio.to_thread(shared.is_shared, runtime.database, claimed, credential_id)
+    async def release(credential_id: str) -> bool:
+        return await asyncio.to_thread(shared.release, runtime.database, claimed, credential_id)
 
-    return await remove(claimed, runtime.api, settle=runtime.settle, is_shared=is_shared)
+    return await remove(claimed, runtime.api, settle=runtime.settle, release=release)
 
 
 _CALLS: Final[dict[Step, Callable[[_Run, Claim], Awaitable[Verdict]]]] = {

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import and_, func, or_, select, update
 from sqlmodel import Session, col
 
 from foundation.database import Database
@@ -17,15 +17,23 @@ from worker.queue.verdict import Claim, Problem, Verdict
 IMPORT_AGAIN_IN: Final = timedelta(seconds=2)
 
 
-def is_shared(database: Database, claim: Claim, credential_id: str) -> bool:
-    """Whether another connection that stays uses this credential."""
+def release(database: Database, claim: Claim, credential_id: str) -> bool:
+    """Commit that this credential is about to be deleted; false if another connection that stays uses it.
+
+    The note comes first, so that an import of the same account that ends meanwhile finds it.
+    """
     others = select(func.count()).where(
         col(Connection.remote_credential_id) == credential_id,
         col(Connection.id) != claim.connection_id,
         col(Connection.state).not_in([State.REMOVING, State.REMOVED]),
     )
-    with database.read() as session:
-        return int(session.execute(others).scalar_one()) > 0
+    mine = update(Connection).where(col(Connection.id) == claim.connection_id)
+    with database.write() as session:
+        if int(session.execute(others).scalar_one()) > 0:
+            return False
+        now = database.now(session)
+        session.execute(mine.values(released_credential_id=credential_id, updated_at=now))
+    return True
 
 
 def hold_back_released(session: Session, results: Sequence[Result]) -> list[Result]:
@@ -44,7 +52,10 @@ def hold_back_released(session: Session, results: Sequence[Result]) -> list[Resu
     imported = {credential_id for _, credential_id in captures}
     began_at = min(claim.started_at for claim, _ in captures)
     under_way = and_(
-        col(Connection.remote_credential_id).in_(list(imported)),
+        or_(
+            col(Connection.remote_credential_id).in_(list(imported)),
+            col(Connection.released_credential_id).in_(list(imported)),
+        ),
         col(Connection.state) == State.REMOVING,
         col(Work.leased_until).is_not(None),
     )

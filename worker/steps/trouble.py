@@ -6,7 +6,7 @@ from typing import Final
 import structlog
 
 from worker.errors import ApiTokenError, ApiUnavailableError, UnusableAnswerError
-from worker.queue.schedule import wake_parked
+from worker.queue.schedule import WAKE_AT_ONCE, wake_parked
 from worker.runtime import Runtime
 
 log = structlog.get_logger()
@@ -20,8 +20,9 @@ def tell_limits(runtime: Runtime, *, successes: int, failed_tenants: Collection[
     """Report to the breaker; when the API works again, what its trouble has parked goes on."""
     if not runtime.limits.report(successes=successes, failed_tenants=failed_tenants):
         return
-    woken = 0
-    while some := _wake_some(runtime):
+    woken = some = _wake_some(runtime)
+    while some == WAKE_AT_ONCE:  # fewer are the last: rows that are parked again meanwhile stay parked
+        some = _wake_some(runtime)
         woken += some
     log.info("outage.ended", woken=woken)
 

@@ -36,7 +36,6 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=32), nullable=False),
         sa.Column("cursor", sa.String(length=1024), nullable=True),
         sa.Column("is_supported", sa.Boolean(), nullable=True),
-        sa.Column("asked_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("caught_up_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("leased_until", sa.DateTime(timezone=True), nullable=True),

@@ -29,6 +29,7 @@ class OperatorView:
             "POST faults": self._set_faults,
             "POST expire": self._expire,
             "POST health": self._set_health,
+            "POST refuse": self._refuse,
             "POST fill": self._fill,
         }
 
@@ -95,6 +96,18 @@ class OperatorView:
         sync.forced_health = status
         self._store.syncs.touch(sync, time.time())
         return {"sync_id": sync.id, "status": status}
+
+    def _refuse(self, request: Request) -> JsonObject:
+        """Have the provider refuse every credential there is, or end that."""
+        refused, now = read_body(request).get("refused"), time.time()
+        if not isinstance(refused, bool):
+            raise invalid({"refused": ["must be true or false"]})
+        for credential in self._store.credentials.values():
+            credential.is_refused, credential.updated_at = refused, now
+        for sync in self._store.syncs:
+            sync.settle(now)
+            self._store.syncs.touch(sync, now)
+        return {"refused": refused}
 
     def _fill(self, request: Request) -> JsonObject:
         """Add many syncs whose backfills are complete; each item names what a test wants to know of it."""

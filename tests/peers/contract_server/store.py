@@ -43,12 +43,16 @@ class Credential:
     name: str | None = None
     oauth_app_id: str | None = None
     metadata: JsonObject = field(default_factory=dict)
+    is_refused: bool = False
+    """The provider refuses it for reasons of its own."""
     id: str = field(default_factory=lambda: str(uuid4()))
 
     @property
     def is_wrong(self) -> bool:
         """Whether the provider would refuse this credential."""
-        return any(str(self.properties.get(name, "")).startswith(WRONG) for name in SECRETS)
+        return self.is_refused or any(
+            str(self.properties.get(name, "")).startswith(WRONG) for name in SECRETS
+        )
 
 
 @dataclass(slots=True)

@@ -1,16 +1,16 @@
 """The Management API's client: what is sent, what is understood, and what every failure means."""
 
 import asyncio
+import itertools
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
-import structlog
 import time_machine
 
 from tests.support.rows import NOW
@@ -19,16 +19,21 @@ from worker.errors import (
     ApiTokenError,
     ApiUnavailableError,
     NotFoundError,
+    PausedError,
     ProvisioningError,
     RateLimitedError,
     TransientError,
     UnusableAnswerError,
 )
-from worker.management import AsyncManagementApi, Health, ManagementApi, RemoteSync
+from worker.management import Health, ManagementApi, RemoteSync
+from worker.management.client import MAX_CALLS
+from worker.management.context import CallTally, on_behalf_of
 
 TOKEN = "canary-token-of-the-api"
 BODY: dict[str, Any] = {"a": 1}
 Answer = Callable[[httpx.Request], httpx.Response]
+T = TypeVar("T")
+Operation = Callable[[ManagementApi], Coroutine[Any, Any, Any]]
 
 
 def api_with(answer: Answer) -> ManagementApi:
@@ -39,7 +44,11 @@ def answering(status: int = 200, **how: Any) -> ManagementApi:
     return api_with(lambda _request: httpx.Response(status, **how))
 
 
-OPERATIONS: dict[str, tuple[Callable[[ManagementApi], Any], str, str, Any, Any]] = {
+def done(call: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(call)
+
+
+OPERATIONS: dict[str, tuple[Operation, str, str, Any, Any]] = {
     # the call, its method, its path, its body, and an answer
     "import credential": (lambda a: a.import_credential(BODY), "POST", "credentials", BODY, {"id": "c"}),
     "get credential": (lambda a: a.get_credential("c1"), "GET", "credentials/c1", None, {"id": "c"}),
@@ -47,6 +56,15 @@ OPERATIONS: dict[str, tuple[Callable[[ManagementApi], Any], str, str, Any, Any]]
     "create sync": (lambda a: a.create_sync(BODY, idempotency_key="k"), "POST", "syncs", BODY, {"id": "s"}),
     "get sync": (lambda a: a.get_sync("s1"), "GET", "syncs/s1", None, {"id": "s"}),
     "find syncs": (lambda a: a.find_syncs({"k": "v"}), "GET", "syncs", None, {"data": []}),
+    "find credentials": (lambda a: a.find_credentials({"k": "v"}), "GET", "credentials", None, {"data": []}),
+    "list syncs": (
+        lambda a: a.list_syncs(stream_id="t", only={"s"}, at_most=9),
+        "GET",
+        "syncs",
+        None,
+        {"data": []},
+    ),
+    "changed syncs": (lambda a: a.changed_syncs("c"), "GET", "syncs", None, {"data": []}),
     "update sync": (lambda a: a.update_sync("s1", BODY), "PATCH", "syncs/s1", BODY, {"id": "s"}),
     "delete sync": (lambda a: a.delete_sync("s1"), "DELETE", "syncs/s1", None, None),
     "list streams": (lambda a: a.list_streams(), "GET", "streams", None, {"data": []}),
@@ -60,9 +78,7 @@ CALLS = pytest.mark.parametrize("call", [o[0] for o in OPERATIONS.values()], ids
 
 @EACH
 @pytest.mark.parametrize("status", [200, 201, 204])
-def test_operation(
-    call: Callable[[ManagementApi], Any], method: str, path: str, body: Any, answer: Any, status: int
-) -> None:
+def test_operation(call: Operation, method: str, path: str, body: Any, answer: Any, status: int) -> None:
     """Each operation sends what the contract says, with the token, and takes any success."""
     sent: list[httpx.Request] = []
 
@@ -70,7 +86,7 @@ def test_operation(
         sent.append(request)
         return httpx.Response(status, json=answer) if answer is not None else httpx.Response(status)
 
-    call(api_with(take))
+    done(call(api_with(take)))
 
     (request,) = sent
     assert (request.method, request.url.path) == (method, f"/base/v1/{path}")
@@ -89,8 +105,8 @@ def test_metadata_filter_is_json() -> None:
 
     api = api_with(take)
 
-    api.find_syncs({"k": "ä&b"})
-    api.create_sync({}, idempotency_key="key-1")
+    done(api.find_syncs({"k": "ä&b"}))
+    done(api.create_sync({}, idempotency_key="key-1"))
 
     assert json.loads(sent[0].url.params["metadata"]) == {"k": "ä&b"}
     assert sent[1].headers["Idempotency-Key"] == "key-1"
@@ -105,7 +121,7 @@ def test_id_cannot_name_another_path(object_id: str) -> None:
         paths.append(request.url.raw_path)
         return httpx.Response(200, json={"id": "x"})
 
-    api_with(take).get_credential(object_id)
+    done(api_with(take).get_credential(object_id))
 
     (path,) = paths
     assert path.startswith(b"/base/v1/credentials/")
@@ -189,13 +205,13 @@ def test_only_errors_blame_the_credential() -> None:
 )
 def test_object_may_be_wrapped(shape: Any) -> None:
     """Bare as documented, wrapped, or as a list of one: the same object."""
-    assert answering(json=shape).get_sync("s").id == "s"
+    assert done(answering(json=shape).get_sync("s")).id == "s"
 
 
 @pytest.mark.parametrize("shape", [{"data": [{"id": "t", "slug": "x"}]}, [{"id": "t", "slug": "x"}]])
 def test_list_may_be_bare(shape: Any) -> None:
     """A list comes under `data`, or bare."""
-    assert [stream.slug for stream in answering(json=shape).list_streams()] == ["x"]
+    assert [stream.slug for stream in done(answering(json=shape).list_streams())] == ["x"]
 
 
 def test_unknown_fields_and_loose_values_do_no_harm() -> None:
@@ -211,13 +227,13 @@ def test_find_does_not_trust_the_filter() -> None:
     """An API that ignores the filter returns everything; only what carries the metadata counts."""
     syncs = [{"id": "a", "metadata": {"k": "v", "x": []}}, {"id": "b", "metadata": {"k": "w"}}, {"id": "c"}]
 
-    assert [sync.id for sync in answering(json={"data": syncs}).find_syncs({"k": "v"})] == ["a"]
+    assert [sync.id for sync in done(answering(json={"data": syncs}).find_syncs({"k": "v"}))] == ["a"]
 
 
-TRY_LATER = [408, 425, 500, 502, 503, 504, 599]
+TRY_LATER = [408, 425, 500, 501, 502, 503, 504, 599]
 STATUSES: list[tuple[int, type[ProvisioningError]]] = [
     *((status, ApiUnavailableError) for status in TRY_LATER),
-    *((status, ApiRejectedError) for status in (400, 402, 409, 410, 415, 422, 501)),
+    *((status, ApiRejectedError) for status in (400, 402, 407, 409, 410, 413, 415, 422)),
     (404, NotFoundError),
     (405, UnusableAnswerError),
     (401, ApiTokenError),
@@ -231,7 +247,7 @@ STATUSES: list[tuple[int, type[ProvisioningError]]] = [
 def test_each_status_has_its_error(status: int, kind: type[ProvisioningError]) -> None:
     """Every refusal becomes one of our errors, by what can be done about it."""
     with pytest.raises(ProvisioningError) as caught:
-        answering(status, json={"summary": "because"}).create_sync({}, idempotency_key="k")
+        done(answering(status, json={"summary": "because"}).create_sync({}, idempotency_key="k"))
 
     assert type(caught.value) is kind
     assert kind is UnusableAnswerError or "because" in str(caught.value)
@@ -241,9 +257,9 @@ def test_each_status_has_its_error(status: int, kind: type[ProvisioningError]) -
 def test_failed_change_may_have_happened(status: int) -> None:
     """After a 5xx nobody knows whether a change was made; a read changes nothing."""
     with pytest.raises(TransientError) as change:
-        answering(status).create_sync({}, idempotency_key="k")
+        done(answering(status).create_sync({}, idempotency_key="k"))
     with pytest.raises(TransientError) as read:
-        answering(status).get_sync("s")
+        done(answering(status).get_sync("s"))
 
     assert (change.value.may_have_happened, read.value.may_have_happened) == (True, False)
 
@@ -252,7 +268,7 @@ def test_failed_change_may_have_happened(status: int) -> None:
 def test_refused_change_has_not_happened(status: int) -> None:
     """What was refused at the door was not done."""
     with pytest.raises(TransientError) as caught:
-        answering(status).create_sync({}, idempotency_key="k")
+        done(answering(status).create_sync({}, idempotency_key="k"))
 
     assert not caught.value.may_have_happened
 
@@ -267,7 +283,8 @@ BREAKS: list[tuple[type[httpx.RequestError], bool]] = [
     (httpx.WriteError, True),
     (httpx.CloseError, True),
     (httpx.RemoteProtocolError, True),
-    (httpx.LocalProtocolError, True),
+    (httpx.LocalProtocolError, False),
+    (httpx.UnsupportedProtocol, False),
     (httpx.ProxyError, True),
     (httpx.DecodingError, True),
 ]
@@ -281,7 +298,7 @@ def test_broken_connection_is_transient(kind: type[httpx.RequestError], may_have
         raise kind(f"with {TOKEN}", request=request)
 
     with pytest.raises(ApiUnavailableError) as caught:
-        api_with(broken).create_sync({}, idempotency_key="k")
+        done(api_with(broken).create_sync({}, idempotency_key="k"))
 
     assert caught.value.may_have_happened is may_have_happened
     assert TOKEN not in str(caught.value)
@@ -307,33 +324,63 @@ UNUSABLE = {
 def test_success_that_is_not_understood(how: dict[str, Any]) -> None:
     """A success without the promised body is worth another try; it may have happened; it is not quoted."""
     with pytest.raises(UnusableAnswerError) as caught:
-        answering(**how).create_sync({}, idempotency_key="k")
+        done(answering(**how).create_sync({}, idempotency_key="k"))
 
     assert caught.value.may_have_happened
 
 
 def test_gone_counts_as_deleted() -> None:
     """Deleting what is not there is done."""
-    answering(404).delete_sync("s")
-    answering(404).delete_credential("c")
+    gone = answering(404, json={"summary": "Not found"})
+
+    done(gone.delete_sync("s"))
+    done(gone.delete_credential("c"))
+
+
+def answer_id(value: object) -> str:
+    return str(value)[:30]
+
+
+FOREIGN: list[dict[str, Any]] = [
+    {"content": b"<html>blocked</html>", "headers": {"Content-Type": "text/html"}},
+    {"content": b""},
+    {"json": {"message": "no Route matched with those values"}},
+    {"json": {"summary": None}},
+    {"json": {"summary": ["bad"]}},
+    {"json": ["bad"]},
+    {"content": b"[" * 100_000},
+]
+
+
+@pytest.mark.parametrize("status", [400, 402, 404, 405, 407, 409, 410, 413, 414, 421, 422, 431, 451])
+@pytest.mark.parametrize("how", FOREIGN, ids=answer_id)
+def test_refusal_in_other_words_than_the_contracts_is_no_verdict(status: int, how: dict[str, Any]) -> None:
+    """A firewall, a proxy or an ingress that refuses says nothing about a customer: it may pass."""
+    with pytest.raises(UnusableAnswerError) as caught:
+        done(answering(status, **how).create_sync({}, idempotency_key="k"))
+
+    assert caught.value.may_have_happened
+
+
+def test_missing_page_of_an_ingress_deletes_nothing() -> None:
+    """A 404 that is not the API's does not count as deleted."""
+    with pytest.raises(UnusableAnswerError):
+        done(answering(404, content=b"default backend - 404").delete_sync("s"))
 
 
 ERROR_BODIES: list[tuple[Any, str]] = [
     ({"json": {"summary": "bad", "validation_errors": {"name": ["short", "odd"]}}}, "bad (name: short, odd)"),
     ({"json": {"summary": "bad", "validation_errors": {"a": {"b": ["c"]}}}}, "bad (a: b: c)"),
     ({"json": {"summary": "bad", "validation_errors": []}}, "bad"),
-    ({"json": {"summary": None}}, "Unprocessable Entity"),
-    ({"json": ["bad"]}, "Unprocessable Entity"),
-    ({"content": b"<html>"}, "Unprocessable Entity"),
-    ({"content": b"[" * 100_000}, "Unprocessable Entity"),
+    ({"json": {"summary": ""}}, "no reason given"),
 ]
 
 
 @pytest.mark.parametrize(("how", "said"), ERROR_BODIES, ids=lambda value: str(value)[:30])
 def test_reasons_are_read_from_any_body(how: Any, said: str) -> None:
-    """The summary and the reasons by field, nested or not; without them, the status speaks."""
+    """The summary and the reasons by field, nested or not."""
     with pytest.raises(ApiRejectedError) as caught:
-        answering(422, **how).get_sync("s")
+        done(answering(422, **how).get_sync("s"))
 
     assert str(caught.value) == said
 
@@ -362,80 +409,153 @@ def test_retry_after_is_read_in_both_forms(status: int, header: str | None, seco
     headers = {"Retry-After": header} if header is not None else {}
 
     with time_machine.travel(NOW, tick=False), pytest.raises(TransientError) as caught:
-        answering(status, headers=headers).get_sync("s")
+        done(answering(status, headers=headers).get_sync("s"))
 
     assert caught.value.retry_after_s == (pytest.approx(seconds, abs=1) if seconds is not None else None)
 
 
 @CALLS
-def test_token_is_in_no_error_and_no_representation(call: Callable[[ManagementApi], Any]) -> None:
+def test_token_is_in_no_error_and_no_representation(call: Operation) -> None:
     """Neither the client nor its errors show the token."""
     api = answering(500)
 
     with pytest.raises(TransientError) as caught:
-        call(api)
+        done(call(api))
 
     assert TOKEN not in f"{api!r} {caught.value!r} {caught.value} {caught.value.args}"
 
 
-def test_request_id_comes_from_the_log_context() -> None:
-    """The correlation id that log lines carry goes along with each request, and only while it is bound."""
+def test_request_id_travels_with_the_calls_of_a_run() -> None:
+    """The correlation id of a run goes along with each of its requests, and with no other."""
     seen: list[str | None] = []
 
     def take(request: httpx.Request) -> httpx.Response:
         seen.append(request.headers.get("X-Request-Id"))
         return httpx.Response(200, json={"id": "s"})
 
-    api = api_with(take)
-    with structlog.contextvars.bound_contextvars(correlation_id="abc"):
-        api.get_sync("s")
-    with structlog.contextvars.bound_contextvars(correlation_id=None):
-        api.get_sync("s")
-    api.get_sync("s")
+    api, tally = api_with(take), CallTally()
+    with on_behalf_of(tally, "abc"):
+        done(api.get_sync("s"))
+    with on_behalf_of(tally):
+        done(api.get_sync("s"))
+    done(api.get_sync("s"))
 
     assert seen == ["abc", None, None]
+    assert tally.calls == 2
 
 
-def test_many_are_read_at_once_and_fail_alone() -> None:
-    """The async face reads each sync once, and gives for each the sync or its own error."""
-    asked: list[str] = []
+def test_limited_run_sends_nothing_more() -> None:
+    """After a 429 the calls of the same run are not sent; those of others are."""
+    sent: list[str] = []
+
+    def take(request: httpx.Request) -> httpx.Response:
+        sent.append(request.url.path)
+        return httpx.Response(429, headers={"Retry-After": "30"})
+
+    api, tally = api_with(take), CallTally()
+    with on_behalf_of(tally):
+        with pytest.raises(RateLimitedError):
+            done(api.get_sync("a"))
+        with pytest.raises(PausedError) as paused:
+            done(api.get_sync("b"))
+    with pytest.raises(RateLimitedError):
+        done(api.get_sync("c"))
+
+    assert [path[-1] for path in sent] == ["a", "c"]
+    assert tally.calls == 1
+    assert 30 <= paused.value.retry_after_s <= 33  # type: ignore[operator]
+
+
+def test_calls_at_once_are_bounded() -> None:
+    """However much is to be done, one process has so many requests under way; each answer is its own."""
+    under_way, most = 0, 0
 
     async def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.001)
+        under_way -= 1
         sync_id = request.url.path.rsplit("/", 1)[1]
-        asked.append(sync_id)
         if sync_id == "broken":
             raise httpx.ReadTimeout("slow", request=request)
-        return httpx.Response(404) if sync_id == "gone" else httpx.Response(200, json={"id": sync_id})
+        return httpx.Response(200, json={"id": sync_id})
 
-    async def read() -> dict[str, RemoteSync | ProvisioningError]:
-        async with AsyncManagementApi("http://api.test", TOKEN, transport=httpx.MockTransport(answer)) as api:
-            return await api.get_syncs(["a", "gone", "broken", "a", *(str(n) for n in range(100))])
+    async def read() -> list[Any]:
+        api = api_with(answer)  # type: ignore[arg-type]
+        ids = ["broken", *(str(n) for n in range(200))]
+        return await asyncio.gather(*(api.get_sync(each) for each in ids), return_exceptions=True)
 
-    found = asyncio.run(read())
+    broken, *found = done(read())
 
-    assert isinstance(found["a"], RemoteSync)
-    assert isinstance(found["gone"], NotFoundError)
-    assert isinstance(found["broken"], ApiUnavailableError)
-    assert len(found) == len(asked) == 103
+    assert most == MAX_CALLS
+    assert isinstance(broken, ApiUnavailableError)
+    assert [sync.id for sync in found] == [str(n) for n in range(200)]
 
 
 def test_list_is_read_as_far_as_asked() -> None:
     """Of a long list only the syncs that are due are read; one that is odd does not matter then."""
     syncs = [{"id": "a"}, {"id": "b", "metadata": "odd"}, "odd", {"id": ["odd"]}]
+    api = answering(json={"data": syncs})
 
-    async def read() -> dict[str, RemoteSync]:
-        transport = httpx.MockTransport(lambda _request: httpx.Response(200, json={"data": syncs}))
-        async with AsyncManagementApi("http://api.test", TOKEN, transport=transport) as api:
-            return await api.list_syncs(stream_id="t", only={"a", "z"})
+    found, size = done(api.list_syncs(stream_id="t", only={"a", "z"}, at_most=100))
 
-    assert list(asyncio.run(read())) == ["a"]
+    assert list(found) == ["a"]
+    assert size == 4
+
+
+def in_pages(*pages: list[Any]) -> ManagementApi:
+    """An API that has pages whether they are asked for or not."""
+
+    def take(request: httpx.Request) -> httpx.Response:
+        number = int(request.url.params.get("cursor", "0"))
+        following = str(number + 1) if number + 1 < len(pages) else None
+        return httpx.Response(200, json={"data": pages[number], "next_cursor": following})
+
+    return api_with(take)
+
+
+def test_what_is_looked_for_is_found_on_every_page() -> None:
+    """A sync on the second page that was not found would be created again."""
+    marked = {"id": "mine", "metadata": {"k": "v"}}
+    api = in_pages([{"id": "a"}], [marked], [{"id": "b"}])
+
+    assert [sync.id for sync in done(api.find_syncs({"k": "v"}))] == ["mine"]
+    assert [credential.id for credential in done(api.find_credentials({"k": "v"}))] == ["mine"]
+
+
+def test_list_that_does_not_end_is_given_up() -> None:
+    """An API whose every page names another one is not followed for ever."""
+    cursors = itertools.count()
+    api = api_with(lambda _r: httpx.Response(200, json={"data": [], "next_cursor": str(next(cursors))}))
+
+    with pytest.raises(UnusableAnswerError, match="does not end"):
+        done(api.find_syncs({"k": "v"}))
+
+
+def test_page_of_the_feed_is_read() -> None:
+    """Changed and deleted syncs, the cursor to go on from, and whether there is more."""
+    deleted = {"id": "gone", "deleted_at": "2026-01-01T00:00:00Z"}
+    api = answering(json={"data": [{"id": "a"}, deleted], "next_cursor": "c2", "has_more": True})
+
+    page = done(api.changed_syncs("c1"))
+
+    assert page is not None
+    assert ([sync.id for sync in page.changed], [sync.id for sync in page.deleted]) == (["a"], ["gone"])
+    assert (page.next_cursor, page.has_more) == ("c2", True)
+
+
+@pytest.mark.parametrize("body", [{"data": [{"id": "a"}]}, [{"id": "a"}], {"data": [], "next_cursor": None}])
+def test_plain_list_is_no_feed(body: Any) -> None:
+    """An API without the feed ignores the parameter and lists everything."""
+    assert done(answering(json=body).changed_syncs(None)) is None
 
 
 @pytest.mark.parametrize(("status", "kind"), STATUSES)
 def test_errors_survive_a_journey(status: int, kind: type[ProvisioningError]) -> None:
     """Errors cross process boundaries with everything they say."""
     with pytest.raises(ProvisioningError) as caught:
-        answering(status, json={"summary": "x", "validation_errors": {"a": ["b"]}}).get_sync("s")
+        done(answering(status, json={"summary": "x", "validation_errors": {"a": ["b"]}}).get_sync("s"))
 
     back = pickle.loads(pickle.dumps(caught.value))  # noqa: S301  # ours
 

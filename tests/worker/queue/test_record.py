@@ -18,6 +18,7 @@ from worker.policy import RetryPolicy
 from worker.queue import record as recording
 from worker.queue.claims import claim, renew
 from worker.queue.desired import apply_desired
+from worker.queue.history import write_moves
 from worker.queue.record import UNRECORDABLE_WAIT, Onward, Recorded, record
 from worker.queue.verdict import Claim, Problem, Verdict
 from worker.queue.want import want_work
@@ -81,8 +82,9 @@ def event(database: Database, taken: Claim, *, removed: bool = False, **columns:
         row.revision += 1
         for name, value in columns.items():
             setattr(row, name, value)
-        session.add_all(apply_desired(tenant, row, credential_given="sealed_credential" in columns))
+        moves = apply_desired(tenant, row, credential_given="sealed_credential" in columns)
         session.flush()
+        write_moves(session, moves)
         want_work(session, [row], now=NOW)
 
 

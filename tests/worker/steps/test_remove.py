@@ -103,7 +103,7 @@ def test_uncertain_create_is_waited_for(remote: Remote, run: Run) -> None:
     with pytest.raises(StillUncertainError) as caught:
         run(claim)
 
-    assert caught.value.retry_after_s == 40
+    assert caught.value.retry_after_s == pytest.approx(40, abs=5)
     assert set(remote.credentials) == {"cred_1"}
 
 

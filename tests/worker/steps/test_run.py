@@ -30,6 +30,7 @@ from worker.management import ManagementApi
 from worker.management.client import MAX_CALLS
 from worker.queue.claims import claim
 from worker.queue.desired import apply_desired
+from worker.queue.history import write_moves
 from worker.queue.want import want_work
 from worker.runtime import Runtime
 from worker.settings import Settings
@@ -103,8 +104,9 @@ def as_an_event_would(runtime: Runtime, row: Connection, **changes: Any) -> None
             setattr(connection, name, value)
         connection.revision += 1
         given = "sealed_credential" in changes
-        session.add_all(apply_desired(tenant, connection, credential_given=given))
+        moves = apply_desired(tenant, connection, credential_given=given)
         session.flush()
+        write_moves(session, moves)
         want_work(session, [connection], now=runtime.database.now(session))
 
 
@@ -530,6 +532,30 @@ def test_incident_of_a_provider_fails_nobody(runtime: Runtime, remote: Remote) -
     assert during[0] == {State.DEGRADED}
     assert after[-1] == {State.READY}
     assert all(row.error_code is None for row in all_of(runtime.database, Connection))
+
+
+def test_incident_is_seen_also_when_the_refusal_is_just_lasting_by_now(
+    runtime: Runtime, remote: Remote
+) -> None:
+    """A refusal that has lasted long enough only when the answer is here fails nobody unseen."""
+    rows = [watched(runtime, remote, state=State.DEGRADED) for _ in range(6)]
+    for row in rows:
+        remote.change(row.remote_sync_id, health=REFUSED_CREDENTIAL)
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0.6)
+        return remote(request)
+
+    runtime.api._transport = httpx.MockTransport(answer)
+    since = utc_now() - runtime.policy.refusal_lasts + timedelta(seconds=0.4)
+    with runtime.database.write() as session:
+        for row in rows:
+            session.get_one(Connection, row.id).refused_at = since
+            session.get_one(Work, (row.id, Lane.LIFECYCLE)).attempts = 10
+
+    run(runtime, Step.POLL)
+
+    assert states(runtime) == {State.DEGRADED}
 
 
 @pytest.mark.parametrize(
