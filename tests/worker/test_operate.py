@@ -129,7 +129,7 @@ class TestStatus:
     def test_an_incident_is_told_as_one(self, stack: Database) -> None:
         """A provider that refuses many tenants is one line, which tells how many."""
         for n in range(5):
-            refused = {"error_code": "credential_rejected", "refused_at": utc_now()}
+            refused = {"error_code": "credential_rejected", "refused_at": utc_now(), "ready_at": NOW}
             add_tenant(stack, f"org_{n}", State.DEGRADED, **refused)
 
         shown = gangway("status").output
