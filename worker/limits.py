@@ -136,11 +136,24 @@ class RedisLimits:
 
     def state(self) -> LimitsState:
         """Read everything at once; raises `redis.RedisError` when Redis cannot be reached."""
-        paused_ms = self._redis.pttl(_PAUSED)
-        bucket = cast("Mapping[bytes, bytes]", self._redis.hgetall(_BUCKET))
-        is_open = bool(self._redis.hexists(_BREAKER, "open_since"))
-        tokens = float(bucket[b"tokens"]) if self._rate and b"tokens" in bucket else None
-        return LimitsState(Breaker.OPEN if is_open else Breaker.CLOSED, max(paused_ms, 0) / 1000, tokens)
+        asked = self._redis.pipeline(transaction=False)
+        asked.pttl(_PAUSED)
+        asked.hgetall(_BUCKET)
+        asked.hexists(_BREAKER, "open_since")
+        asked.time()
+        paused_ms, bucket, is_open, (seconds, microseconds) = asked.execute()
+        breaker = Breaker.OPEN if is_open else Breaker.CLOSED
+        return LimitsState(
+            breaker, max(paused_ms, 0) / 1000, self._tokens(bucket, seconds + microseconds / 1e6)
+        )
+
+    def _tokens(self, bucket: Mapping[bytes, bytes], now: float) -> float | None:
+        """What is in the bucket, with what has run into it since it was last used."""
+        if not self._rate:
+            return None
+        if b"tokens" not in bucket or b"at" not in bucket:
+            return float(self._burst)
+        return min(self._burst, float(bucket[b"tokens"]) + max(now - float(bucket[b"at"]), 0) * self._rate)
 
     def _complain(self, exc: redis.RedisError) -> None:
         """Say so once in a while: an outage of Redis is told by others too."""

@@ -39,10 +39,34 @@ class SettingsError(Exception):
     """The service is not configured well enough to start. Names each setting, never its value."""
 
 
-class Settings(BaseSettings):
-    """Every setting of the worker. Secrets have no default: the one-machine stack makes its own, once."""
+class Readable(BaseSettings):
+    """Settings, or those of them that a command needs, as they are found in an environment."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", hide_input_in_errors=True)
+
+    @classmethod
+    def load(cls, data_dir: Path | None = None) -> Self:
+        """Read the environment, and beneath it the one-machine stack's file if there is one."""
+        stack_file = (data_dir or default_data_dir()) / STACK_FILE
+        return cls._read(lambda: cls(_env_file=stack_file if stack_file.exists() else None))
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Self:
+        """Read the environment of a process that is about to be started."""
+        return cls._read(lambda: settings_in(cls, environment))
+
+    @classmethod
+    def _read(cls, read: Callable[[], Self]) -> Self:
+        try:
+            return read()
+        except ValidationError as exc:
+            raise SettingsError(_explain(exc)) from None
+        except UnreadableSettingError as exc:  # its cause holds the value
+            raise SettingsError(_explain_unreadable(str(exc))) from None
+
+
+class Settings(Readable):
+    """Every setting of the worker. Secrets have no default: the one-machine stack makes its own, once."""
 
     database_url: SecretStr
     broker_url: SecretStr
@@ -118,12 +142,7 @@ class Settings(BaseSettings):
     @field_validator("webhook_secrets")
     @classmethod
     def _usable_secrets(cls, value: dict[str, list[SecretStr]]) -> dict[str, list[SecretStr]]:
-        for source, secrets in value.items():
-            if not secrets:
-                raise ValueError(f"source {source!r} has no secret")
-            for secret in secrets:
-                _check_webhook_secret(source, secret)
-        return value
+        return usable_webhook_secrets(value)
 
     @field_validator("vault_keys")
     @classmethod
@@ -160,26 +179,6 @@ class Settings(BaseSettings):
     def vault(self) -> Vault:
         return Vault.from_text(self.vault_keys.get_secret_value())
 
-    @classmethod
-    def load(cls, data_dir: Path | None = None) -> Self:
-        """Read the environment, and beneath it the one-machine stack's file if there is one."""
-        stack_file = (data_dir or default_data_dir()) / STACK_FILE
-        return cls._read(lambda: cls(_env_file=stack_file if stack_file.exists() else None))
-
-    @classmethod
-    def of(cls, environment: Mapping[str, str]) -> Self:
-        """Read the environment of a process that is about to be started."""
-        return cls._read(lambda: settings_in(cls, environment))
-
-    @classmethod
-    def _read(cls, read: Callable[[], Self]) -> Self:
-        try:
-            return read()
-        except ValidationError as exc:
-            raise SettingsError(_explain(exc)) from None
-        except UnreadableSettingError as exc:  # its cause holds the value
-            raise SettingsError(_explain_unreadable(str(exc))) from None
-
 
 @cache
 def settings() -> Settings:
@@ -201,6 +200,16 @@ def misspelt_variables(environment: Mapping[str, str]) -> dict[str, str | None]:
     """Return the variables that look like settings of ours but are none, each with the name nearest to it."""
     known = variables_of(Settings) | STACK_VARIABLES
     return unknown_variables(environment, prefix=PREFIX, known=known, not_ours=["GANGWAY_ENGINE_"])
+
+
+def usable_webhook_secrets(value: dict[str, list[SecretStr]]) -> dict[str, list[SecretStr]]:
+    """Return the secrets of each source. Raises `ValueError`, never quoting one."""
+    for source, secrets in value.items():
+        if not secrets:
+            raise ValueError(f"source {source!r} has no secret")
+        for secret in secrets:
+            _check_webhook_secret(source, secret)
+    return value
 
 
 def _check_webhook_secret(source: str, secret: SecretStr) -> None:

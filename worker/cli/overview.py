@@ -10,6 +10,7 @@ from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from models import Attempt, Connection, InboundEvent, State, Tenant, Transition
+from worker.cli.limits import LimitsView
 from worker.queue.incidents import incidents
 from worker.views import COUNTED_AT_MOST, TenantView, bounded_count, views_of
 
@@ -98,6 +99,8 @@ class Overview(BaseModel):
     connections_by_state: dict[State, int]
     oldest_waiting: Waiting | None
     incidents: list[IncidentView]
+    limits: LimitsView = LimitsView(unknown_because="not asked")
+    """What holds back calls of the Management API, from Redis; all else is from the database."""
     tenants: list[TenantView]
 
 

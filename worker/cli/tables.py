@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from worker.cli.limits import LimitsView
 from worker.cli.overview import Overview, TenantDetail
 from worker.views import COUNTED_AT_MOST, ConnectionView, TenantView
 
@@ -30,9 +31,19 @@ def print_overview(overview: Overview, console: Console, now: datetime) -> None:
             f"Incident: {plain(incident.provider)} refuses {incident.tenants} tenants ({incident.code}) "
             f"since {age(now - incident.since)}; none of them is called failed by it."
         )
+    console.print(held_back(overview.limits))
     if waiting := overview.oldest_waiting:
         who = f"{plain(waiting.external_id)} ({waiting.provider})"
         console.print(f"Waiting the longest: {who}, {waiting.state}, for {age(now - waiting.since)}.")
+
+
+def held_back(limits: LimitsView) -> str:
+    """What the limits to the Management API hold back."""
+    if limits.unknown_because:
+        return f"Management API: whether calls are held back is unknown: {limits.unknown_because}."
+    if not limits.reasons:
+        return "Management API: no call is held back."
+    return f"Management API: calls are held back: {'; '.join(limits.reasons)}."
 
 
 def print_tenant(tenant: TenantDetail, console: Console, now: datetime) -> None:

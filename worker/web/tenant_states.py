@@ -1,6 +1,6 @@
 """The derived state of a tenant as a condition of a query, so that pages can be filtered in the database."""
 
-from sqlalchemy import ColumnElement, and_, exists, not_, or_
+from sqlalchemy import ColumnElement, and_, not_, or_
 from sqlmodel import col, select
 
 from models import Connection, State, Tenant, TenantState
@@ -38,7 +38,11 @@ def _worse_than(wanted: TenantState) -> list[State]:
 
 
 def _has(*states: State) -> ColumnElement[bool]:
-    mine = select(col(Connection.id)).where(
-        col(Connection.tenant_id) == col(Tenant.id), col(Connection.state).in_(sorted(states))
+    """Asked for one tenant after the other: PostgreSQL would turn EXISTS into a join with all connections."""
+    mine = (
+        select(Connection.id)
+        .where(col(Connection.tenant_id) == col(Tenant.id), col(Connection.state).in_(sorted(states)))
+        .correlate(Tenant)
+        .limit(1)
     )
-    return exists(mine)
+    return mine.scalar_subquery().is_not(None)
