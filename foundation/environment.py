@@ -39,7 +39,9 @@ def unknown_variables(
     unknown = {
         each for each in own if each.partition("__")[0] not in settings and not SERVICE_LINK.search(each)
     }
-    return {name: next(iter(get_close_matches(name, settings, n=1)), None) for name in sorted(unknown)}
+    bare = {each.removeprefix(prefix): each for each in settings}  # the prefix makes all of them alike
+    near = {name: get_close_matches(name.removeprefix(prefix), bare, n=1) for name in sorted(unknown)}
+    return {name: bare[found[0]] if found else None for name, found in near.items()}
 
 
 def warning_of(name: str, nearest: str | None) -> str:

@@ -62,12 +62,12 @@ def _erase_secrets(database: Database, before: datetime) -> int:
         col(Connection.updated_at) < before,
     )
     stale = select(col(Connection.id)).where(is_stale).limit(ROWS_PER_STEP)
+    locked = stale.order_by(col(Connection.id)).with_for_update(skip_locked=True)
     total = 0
     while True:
-        with database.read() as session:
-            found = list(session.scalars(stale))
         with database.write() as session:
-            erase = update(Connection).where(col(Connection.id).in_(found), is_stale)
+            found = list(session.scalars(locked))
+            erase = update(Connection).where(col(Connection.id).in_(found))
             session.connection().execute(erase.values(sealed_credential=None))
         total += len(found)
         if len(found) < ROWS_PER_STEP:
