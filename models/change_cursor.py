@@ -22,6 +22,8 @@ class ChangeCursor(Row, table=True):
     """Whether the API has the feed, as far as it has been asked."""
     caught_up_at: datetime | None = instant()
     """When the end of the feed was last reached."""
+    failing_since: datetime | None = instant()
+    """Since when no page could be read and recorded; empty while pages can."""
     due_at: datetime = now_field()
     leased_until: datetime | None = instant()
     fence: int = 0

@@ -185,3 +185,7 @@ def breaks(exc: type[httpx.TransportError], *, to: str = "") -> Interfere:
         return None
 
     return broken
+
+
+async def at_once() -> None:
+    """What a create does before it is sent, where that is of no interest."""

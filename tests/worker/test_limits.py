@@ -11,6 +11,7 @@ import time_machine
 
 from foundation.broker import redis_client
 from worker.limits import (
+    LONGEST_ASKED_S,
     OPEN_AFTER_FAILURES,
     OPEN_AFTER_S,
     OPEN_AFTER_TENANTS,
@@ -66,6 +67,11 @@ def unlimited(redis_server: fakeredis.FakeRedis, clock: Clock) -> RedisLimits:
     return RedisLimits(redis_server)
 
 
+def bounded(calls: int, wait_s: float = 0.0) -> Allowance:
+    """So many calls, and not one more."""
+    return Allowance(calls, wait_s, is_bounded=True)
+
+
 def test_without_a_rate_everything_is_allowed(unlimited: RedisLimits) -> None:
     """Only a pause or an outage holds calls back then."""
     assert unlimited.reserve(PLENTY) == Allowance(PLENTY)
@@ -74,9 +80,9 @@ def test_without_a_rate_everything_is_allowed(unlimited: RedisLimits) -> None:
 
 def test_bucket_is_shared(worker: RedisLimits, other: RedisLimits) -> None:
     """What one worker takes, another one has no more; whoever comes too late is told how long to wait."""
-    assert worker.reserve(15) == Allowance(15)
-    assert other.reserve(15) == Allowance(5)
-    assert worker.reserve(1) == Allowance(0, 0.1)
+    assert worker.reserve(15) == bounded(15)
+    assert other.reserve(15) == bounded(5)
+    assert worker.reserve(1) == bounded(0, 0.1)
     assert other.state().tokens == 0
 
 
@@ -87,11 +93,11 @@ def test_bucket_fills_with_time_up_to_the_burst(
     worker.reserve(20)
 
     clock.tick(0.55)
-    assert other.reserve(PLENTY) == Allowance(5)
+    assert other.reserve(PLENTY) == bounded(5)
     clock.tick(0.051)
-    assert worker.reserve(PLENTY) == Allowance(1)  # the half was kept
+    assert worker.reserve(PLENTY) == bounded(1)  # the half was kept
     clock.tick(3600)
-    assert other.reserve(PLENTY) == Allowance(20)
+    assert other.reserve(PLENTY) == bounded(20)
 
 
 def test_rate_holds_over_many_workers(redis_server: fakeredis.FakeRedis, clock: Clock) -> None:
@@ -132,7 +138,7 @@ def test_what_was_not_used_is_given_back(worker: RedisLimits, other: RedisLimits
 
     worker.give_back(12)
 
-    assert other.reserve(PLENTY) == Allowance(12)
+    assert other.reserve(PLENTY) == bounded(12)
 
 
 def test_more_calls_than_reserved_are_a_debt(worker: RedisLimits, other: RedisLimits, clock: Clock) -> None:
@@ -142,16 +148,16 @@ def test_more_calls_than_reserved_are_a_debt(worker: RedisLimits, other: RedisLi
     worker.give_back(-10)
 
     assert other.state().tokens == -10
-    assert other.reserve(1) == Allowance(0, 1.1)
+    assert other.reserve(1) == bounded(0, 1.1)
     clock.tick(1.101)
-    assert other.reserve(PLENTY) == Allowance(1)
+    assert other.reserve(PLENTY) == bounded(1)
 
 
 def test_giving_back_never_exceeds_the_burst(worker: RedisLimits, other: RedisLimits) -> None:
     """A bucket holds what it holds."""
     worker.give_back(PLENTY)
 
-    assert other.reserve(PLENTY) == Allowance(20)
+    assert other.reserve(PLENTY) == bounded(20)
 
 
 def test_giving_back_without_a_rate_leaves_nothing_behind(
@@ -167,10 +173,10 @@ def test_pause_holds_everybody(worker: RedisLimits, other: RedisLimits, clock: C
     """A 429 told to one worker holds all of them, for as long as it says; no token is lost meanwhile."""
     worker.pause(timedelta(seconds=30))
 
-    assert other.reserve(1) == Allowance(0, 30.0)
+    assert other.reserve(1) == bounded(0, 30.0)
     assert other.state().paused_for_s == 30
     clock.tick(30)
-    assert other.reserve(PLENTY) == Allowance(20)
+    assert other.reserve(PLENTY) == bounded(20)
 
 
 @pytest.mark.parametrize(("second", "wait_s"), [(0.001, 30), (29, 30), (31, 31)])
@@ -181,6 +187,17 @@ def test_longest_pause_holds(worker: RedisLimits, other: RedisLimits, second: fl
     other.pause(timedelta(seconds=second))
 
     assert worker.reserve(1).wait_s == wait_s
+
+
+def test_pause_and_outage_bound_without_a_rate(unlimited: RedisLimits, clock: Clock) -> None:
+    """Where no rate is set, it is the API's trouble that says how many calls may be made."""
+    outage(unlimited, clock)
+    clock.tick(PROBE_S)
+    probe = unlimited.reserve(PLENTY)
+    unlimited.pause(timedelta(seconds=30))
+
+    assert probe == bounded(1)
+    assert unlimited.reserve(PLENTY) == bounded(0, 30.0)
 
 
 def test_pause_ends_by_itself(worker: RedisLimits, redis_server: fakeredis.FakeRedis, clock: Clock) -> None:
@@ -276,7 +293,7 @@ def test_open_breaker_lets_single_calls_through_at_growing_waits(
         wait_s = other.reserve(PLENTY).wait_s
         waits.append(wait_s)
         clock.tick(wait_s)
-        assert worker.reserve(PLENTY) == Allowance(1)
+        assert worker.reserve(PLENTY) == bounded(1)
         assert other.reserve(PLENTY).calls == 0
         worker.report(successes=0, failed_tenants=MANY[:1])
 
@@ -316,10 +333,11 @@ def test_calls_ramp_up_after_an_outage(unlimited: RedisLimits, clock: Clock) -> 
 
     allowed = []
     for _ in range(9):
-        allowed.append(unlimited.reserve(PLENTY).calls)
+        allowed.append(unlimited.reserve(PLENTY))
         clock.tick(RAMP_S)
 
-    assert allowed == [*(RAMP_FROM * 2**n for n in range(7)), RAMP_TO, PLENTY]
+    assert [each.calls for each in allowed] == [*(RAMP_FROM * 2**n for n in range(7)), RAMP_TO, PLENTY]
+    assert [each.is_bounded for each in allowed] == [True] * 8 + [False]
 
 
 def test_breaker_opens_again(worker: RedisLimits, clock: Clock) -> None:
@@ -357,7 +375,7 @@ ASKED: dict[str, tuple[dict[str, str], float | None]] = {
     "moment": ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(NOW_S + 20)}, 20),
     "moment that has passed": ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(NOW_S - 20)}, 0.1),
     "at once": ({"ratelimit-remaining": "0", "ratelimit-reset": "0"}, 0.1),
-    "endless": ({"ratelimit-remaining": "0", "ratelimit-reset": "99999999"}, 3600),
+    "endless": ({"ratelimit-remaining": "0", "ratelimit-reset": "99999999"}, LONGEST_ASKED_S),
     "blanks": ({"ratelimit-remaining": " 0 ", "ratelimit-reset": " 7 "}, 7),
     "some are left": ({"ratelimit-remaining": "1", "ratelimit-reset": "7"}, None),
     "no moment": ({"ratelimit-remaining": "0"}, None),

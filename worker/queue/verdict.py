@@ -106,7 +106,6 @@ class Verdict:
     """Whether a retry brings the connection nearer to being parked."""
     is_refusal: bool = False
     """Whether the provider or the API refused what was asked; refusals that last end in `failed`."""
-
     tells: bool = True
     """Whether it says anything new to people; a call that was only put off does not."""
 

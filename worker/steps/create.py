@@ -27,8 +27,6 @@ from worker.steps.wanted import changes, create_body, marker, wanted_of
 FIRST_LOOK = timedelta(seconds=1)
 INTENT_HOLDS_S = 1.0
 """`settle` counts from the intent, so a create that is sent later than this commits its intent anew."""
-
-
 BELIEVED_AFTER = 2
 """So many tries in a row must miss the known sync before another one is created."""
 

@@ -25,9 +25,14 @@ def is_live(session: Session, *, now: datetime) -> bool:
 
 
 def is_listing(session: Session) -> bool:
-    """Whether a first listing of all syncs is under way: then quiet syncs need not be polled either."""
+    """Whether a first listing of all syncs gets on: then quiet syncs need not be polled either."""
     feed = session.get(ChangeCursor, SYNCS)
-    return feed is not None and feed.is_supported is True and feed.caught_up_at is None
+    return (
+        feed is not None
+        and feed.is_supported is True
+        and feed.caught_up_at is None
+        and feed.failing_since is None
+    )
 
 
 def is_due(session: Session, *, now: datetime) -> bool:

@@ -47,7 +47,8 @@ from worker.steps.trouble import tell_limits
 
 log = structlog.get_logger()
 
-ABOUT_ONE_SYNC: Final = (NotFoundError, UnusableAnswerError)
+ABOUT_ONE_SYNC: Final = (ApiRejectedError, UnusableAnswerError)
+"""Answers to the read of one sync that say nothing about the feed."""
 LEASE: Final = timedelta(seconds=60)
 PAGES_AT_ONCE: Final = 20
 BUSY_PACE: Final = timedelta(seconds=1)
@@ -158,11 +159,10 @@ class _Follow:
         database = self.runtime.database
         with database.read() as session:
             watched = watched_by_sync(session, in_question, now=database.now(session))
+        self.runtime.limits.give_back(-len(watched))  # only the page was reserved
         asking = poll.read_one_by_one([each.claim for each in watched], self.runtime.api)
         for claim, read in asyncio.run_coroutine_threadsafe(asking, self.runtime.loop).result():
-            if isinstance(read, ProvisioningError) and not isinstance(
-                read, NotFoundError | UnusableAnswerError
-            ):
+            if isinstance(read, ProvisioningError) and not isinstance(read, ABOUT_ONE_SYNC):
                 raise read
             reads[str(claim.remote_sync_id)] = read
         return reads
@@ -178,7 +178,7 @@ class _Follow:
             if reads:
                 report.add(self._record_changed(session, reads, now))
             feed.cursor = page.next_cursor
-            feed.is_supported = True
+            feed.is_supported, feed.failing_since = True, None
             feed.leased_until = now + LEASE
         return True
 
@@ -238,6 +238,7 @@ class _Follow:
             feed = self._mine(session)
             if feed is None:
                 return
+            feed.failing_since = feed.failing_since or now
             is_given_up = _refuses_feed(feed, error) or _is_stale(feed, now)
             is_refused = isinstance(error, ApiRejectedError) and error.status in _CURSOR_REFUSED
             begins_anew = is_refused and feed.cursor is not None
@@ -273,7 +274,8 @@ class _Follow:
             if feed is None:
                 return
             was_supported = feed.is_supported
-            feed.is_supported, feed.cursor, feed.caught_up_at = False, None, None
+            feed.is_supported, feed.cursor = False, None
+            feed.caught_up_at, feed.failing_since = None, None
             feed.due_at = database.now(session)
             feed.leased_until = feed.due_at + LEASE
         if was_supported:
@@ -323,10 +325,12 @@ def _refuses_feed(feed: ChangeCursor, error: ProvisioningError) -> bool:
 
 
 def _is_stale(feed: ChangeCursor, now: datetime) -> bool:
-    """Whether a feed that polls rely on could not be followed for too long."""
-    if not feed.is_supported or feed.caught_up_at is None:
-        return False
-    return now - feed.caught_up_at > STALE_AFTER
+    """Whether a feed that polls rely on, or whose listing has ended some of them, has failed for too long."""
+    return (
+        feed.is_supported is True
+        and feed.failing_since is not None
+        and now - feed.failing_since > STALE_AFTER
+    )
 
 
 def _judge(claim: Claim, read: Read, now: datetime, paces: Paces, policy: RetryPolicy) -> Verdict:

@@ -37,6 +37,7 @@ def upgrade() -> None:
         sa.Column("cursor", sa.String(length=1024), nullable=True),
         sa.Column("is_supported", sa.Boolean(), nullable=True),
         sa.Column("caught_up_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("failing_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("leased_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("fence", sa.Integer(), nullable=False),

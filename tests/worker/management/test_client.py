@@ -13,6 +13,7 @@ import httpx
 import pytest
 import time_machine
 
+from tests.support.remote import at_once
 from tests.support.rows import NOW
 from worker.errors import (
     ApiRejectedError,
@@ -53,7 +54,13 @@ OPERATIONS: dict[str, tuple[Operation, str, str, Any, Any]] = {
     "import credential": (lambda a: a.import_credential(BODY), "POST", "credentials", BODY, {"id": "c"}),
     "get credential": (lambda a: a.get_credential("c1"), "GET", "credentials/c1", None, {"id": "c"}),
     "delete credential": (lambda a: a.delete_credential("c1"), "DELETE", "credentials/c1", None, None),
-    "create sync": (lambda a: a.create_sync(BODY, idempotency_key="k"), "POST", "syncs", BODY, {"id": "s"}),
+    "create sync": (
+        lambda a: a.create_sync(BODY, idempotency_key="k", before=at_once),
+        "POST",
+        "syncs",
+        BODY,
+        {"id": "s"},
+    ),
     "get sync": (lambda a: a.get_sync("s1"), "GET", "syncs/s1", None, {"id": "s"}),
     "find syncs": (lambda a: a.find_syncs({"k": "v"}), "GET", "syncs", None, {"data": []}),
     "find credentials": (lambda a: a.find_credentials({"k": "v"}), "GET", "credentials", None, {"data": []}),
@@ -106,7 +113,7 @@ def test_metadata_filter_is_json() -> None:
     api = api_with(take)
 
     done(api.find_syncs({"k": "ä&b"}))
-    done(api.create_sync({}, idempotency_key="key-1"))
+    done(api.create_sync({}, idempotency_key="key-1", before=at_once))
 
     assert json.loads(sent[0].url.params["metadata"]) == {"k": "ä&b"}
     assert sent[1].headers["Idempotency-Key"] == "key-1"
@@ -247,7 +254,11 @@ STATUSES: list[tuple[int, type[ProvisioningError]]] = [
 def test_each_status_has_its_error(status: int, kind: type[ProvisioningError]) -> None:
     """Every refusal becomes one of our errors, by what can be done about it."""
     with pytest.raises(ProvisioningError) as caught:
-        done(answering(status, json={"summary": "because"}).create_sync({}, idempotency_key="k"))
+        done(
+            answering(status, json={"summary": "because"}).create_sync(
+                {}, idempotency_key="k", before=at_once
+            )
+        )
 
     assert type(caught.value) is kind
     assert kind is UnusableAnswerError or "because" in str(caught.value)
@@ -257,7 +268,7 @@ def test_each_status_has_its_error(status: int, kind: type[ProvisioningError]) -
 def test_failed_change_may_have_happened(status: int) -> None:
     """After a 5xx nobody knows whether a change was made; a read changes nothing."""
     with pytest.raises(TransientError) as change:
-        done(answering(status).create_sync({}, idempotency_key="k"))
+        done(answering(status).create_sync({}, idempotency_key="k", before=at_once))
     with pytest.raises(TransientError) as read:
         done(answering(status).get_sync("s"))
 
@@ -268,7 +279,7 @@ def test_failed_change_may_have_happened(status: int) -> None:
 def test_refused_change_has_not_happened(status: int) -> None:
     """What was refused at the door was not done."""
     with pytest.raises(TransientError) as caught:
-        done(answering(status).create_sync({}, idempotency_key="k"))
+        done(answering(status).create_sync({}, idempotency_key="k", before=at_once))
 
     assert not caught.value.may_have_happened
 
@@ -298,7 +309,7 @@ def test_broken_connection_is_transient(kind: type[httpx.RequestError], may_have
         raise kind(f"with {TOKEN}", request=request)
 
     with pytest.raises(ApiUnavailableError) as caught:
-        done(api_with(broken).create_sync({}, idempotency_key="k"))
+        done(api_with(broken).create_sync({}, idempotency_key="k", before=at_once))
 
     assert caught.value.may_have_happened is may_have_happened
     assert TOKEN not in str(caught.value)
@@ -324,17 +335,77 @@ UNUSABLE = {
 def test_success_that_is_not_understood(how: dict[str, Any]) -> None:
     """A success without the promised body is worth another try; it may have happened; it is not quoted."""
     with pytest.raises(UnusableAnswerError) as caught:
-        done(answering(**how).create_sync({}, idempotency_key="k"))
+        done(answering(**how).create_sync({}, idempotency_key="k", before=at_once))
 
     assert caught.value.may_have_happened
 
 
-def test_gone_counts_as_deleted() -> None:
-    """Deleting what is not there is done."""
-    gone = answering(404, json={"summary": "Not found"})
+@pytest.mark.parametrize("delete", [ManagementApi.delete_sync, ManagementApi.delete_credential])
+def test_delete_tells_whether_anything_was_there(delete: Callable[..., Any]) -> None:
+    """Deleting what is not there is no error; whether it is believed is the caller's business."""
+    assert done(delete(answering(204), "s")) is True
+    assert done(delete(answering(404, json={"summary": "Not found"}), "s")) is False
 
-    done(gone.delete_sync("s"))
-    done(gone.delete_credential("c"))
+
+def test_create_has_its_turn_before_what_must_be_done_first() -> None:
+    """What must be done directly before a create is done when a slot is free, however long that took."""
+    order: list[str] = []
+    is_free = asyncio.Event()
+
+    async def hold(_request: httpx.Request) -> httpx.Response:
+        await is_free.wait()
+        return httpx.Response(200, json={"id": "s"})
+
+    async def before() -> None:
+        order.append("before")
+
+    async def all_at_once() -> None:
+        api = api_with(hold)  # type: ignore[arg-type]  # httpx takes a coroutine function too
+        others = [asyncio.create_task(api.get_sync("s")) for _ in range(MAX_CALLS)]
+        await asyncio.sleep(0)
+        late = asyncio.create_task(api.create_sync({}, idempotency_key="k", before=before))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        order.append("free")
+        is_free.set()
+        await asyncio.gather(late, *others)
+
+    done(all_at_once())
+
+    assert order == ["free", "before"]
+
+
+ODD: dict[str, Any] = {"id": "odd", "initial_backfill_completed_at": "2026-06-31 00:00:00", "metadata": {}}
+FINE: dict[str, Any] = {"id": "fine", "metadata": {"k": "v"}}
+
+
+def test_odd_item_spoils_no_list() -> None:
+    """One sync that cannot be read is left out; all others of the list are there."""
+    api = answering(json={"data": [ODD, FINE]})
+
+    found, size = done(api.list_syncs(stream_id="t", only={"odd", "fine"}, at_most=9))
+
+    assert (set(found), size) == ({"fine"}, 2)
+    assert [sync.id for sync in done(api.find_syncs({"k": "v"}))] == ["fine"]
+
+
+@pytest.mark.parametrize("find", [ManagementApi.find_syncs, ManagementApi.find_credentials])
+def test_odd_item_with_the_mark_is_not_passed_over(find: Callable[..., Any]) -> None:
+    """A search that cannot read what it looks for has not found nothing."""
+    api = answering(json={"data": [{"id": "", "metadata": {"k": "v", "more": 1}}, FINE]})
+
+    with pytest.raises(UnusableAnswerError):
+        done(find(api, {"k": "v"}))
+
+
+def test_feed_names_what_it_showed_oddly() -> None:
+    """The rest of the page counts, and the odd one is to be asked for."""
+    page = done(
+        answering(json={"data": [ODD, FINE], "next_cursor": "c2", "has_more": False}).changed_syncs("c1")
+    )
+
+    assert page is not None
+    assert ([sync.id for sync in page.changed], page.unread) == (["fine"], ("odd",))
 
 
 def answer_id(value: object) -> str:
@@ -357,7 +428,7 @@ FOREIGN: list[dict[str, Any]] = [
 def test_refusal_in_other_words_than_the_contracts_is_no_verdict(status: int, how: dict[str, Any]) -> None:
     """A firewall, a proxy or an ingress that refuses says nothing about a customer: it may pass."""
     with pytest.raises(UnusableAnswerError) as caught:
-        done(answering(status, **how).create_sync({}, idempotency_key="k"))
+        done(answering(status, **how).create_sync({}, idempotency_key="k", before=at_once))
 
     assert caught.value.may_have_happened
 

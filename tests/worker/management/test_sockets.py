@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.support.remote import at_once
 from worker.errors import ApiUnavailableError, RateLimitedError, TransientError, UnusableAnswerError
 from worker.management import ManagementApi
 from worker.management.client import MAX_CALLS
@@ -77,7 +78,7 @@ def answering(answer: bytes) -> Serve:
 
 
 def create(api: ManagementApi) -> Coroutine[Any, Any, Any]:
-    return api.create_sync({"a": 1}, idempotency_key="k")
+    return api.create_sync({"a": 1}, idempotency_key="k", before=at_once)
 
 
 def read(api: ManagementApi) -> Coroutine[Any, Any, Any]:
@@ -141,7 +142,7 @@ def test_cookie_is_neither_kept_nor_sent() -> None:
 
     async def twice(api: ManagementApi) -> None:
         await api.get_sync("a")
-        await api.create_sync({}, idempotency_key="k")
+        await api.create_sync({}, idempotency_key="k", before=at_once)
         await api.get_sync("b")
 
     over_sockets(setting, twice)

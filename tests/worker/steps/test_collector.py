@@ -95,6 +95,27 @@ def test_job_that_breaks_ends_too(loop: asyncio.AbstractEventLoop) -> None:
     assert [dids(batch) for batch in collector.batches()] == [["fine"]]
 
 
+def test_closing_ends_what_still_runs(loop: asyncio.AbstractEventLoop) -> None:
+    """Whoever stops iterating leaves no job behind: one that has begun ends, one that has not never begins."""
+    did: list[str] = []
+    has_begun = threading.Event()
+
+    async def endless(_emit: Emit) -> None:
+        has_begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            did.append("ended")
+
+    collector = Collector(loop)
+    collector.start([endless])
+    assert has_begun.wait(10)
+
+    collector.close()
+
+    assert did == ["ended"]
+
+
 def test_nothing_to_do_ends_at_once(loop: asyncio.AbstractEventLoop) -> None:
     """Without jobs there are no batches."""
     assert list(Collector(loop).batches()) == []

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.support.rows import NOW, a_claim, a_connection, a_tenant
 from worker.errors import ApiUnavailableError, StillUncertainError
 from worker.management import ManagementApi
 from worker.queue.verdict import Claim, Verdict
-from worker.steps.remove import CredentialKeptError, remove
+from worker.steps.remove import BELIEVED_AFTER, CredentialKeptError, NotFoundYetError, remove
 from worker.steps.wanted import CONNECTION_KEY
 
 SETTLE = timedelta(seconds=60)
@@ -30,10 +31,10 @@ def frozen() -> Any:
 @pytest.fixture
 def run(api: ManagementApi) -> Run:
     def removed(claim: Claim, *, shared: bool = False) -> Verdict:
-        async def is_shared(_credential_id: str) -> bool:
-            return shared
+        async def release(_credential_id: str) -> bool:
+            return not shared
 
-        return asyncio.run(remove(claim, api, settle=SETTLE, is_shared=is_shared))
+        return asyncio.run(remove(claim, api, settle=SETTLE, release=release))
 
     return removed
 
@@ -133,12 +134,31 @@ def test_nothing_at_the_api_means_no_call(remote: Remote, run: Run) -> None:
 
 
 def test_what_is_already_gone_counts_as_deleted(remote: Remote, run: Run) -> None:
-    """A removal that was interrupted can be done again."""
+    """A removal that was interrupted can be done again, by a second try that finds nothing either."""
     claim = claimed(remote)
     remote.syncs.clear()
     remote.credentials.clear()
 
-    assert run(claim).move is State.REMOVED
+    with pytest.raises(NotFoundYetError):
+        run(claim)
+
+    assert run(replace(claim, attempts=BELIEVED_AFTER)).move is State.REMOVED
+
+
+@pytest.mark.parametrize("path", ["syncs", "credentials"])
+def test_one_answer_that_nothing_is_there_is_not_believed(remote: Remote, run: Run, path: str) -> None:
+    """An API that says 404 for a moment, though the object is there, leaves nothing behind."""
+    claim = claimed(remote)
+    remote.before = answers(404, {"summary": "Not found"}, to=f"DELETE /v1/{path}/")
+
+    with pytest.raises(NotFoundYetError) as caught:
+        run(claim)
+    remote.before = lambda _request: None
+    verdict = run(replace(claim, attempts=2))
+
+    assert caught.value.code == "removal_unconfirmed"
+    assert verdict.move is State.REMOVED
+    assert (remote.syncs, remote.credentials) == ({}, {})
 
 
 @pytest.mark.parametrize("status", [400, 409, 422])
@@ -170,11 +190,6 @@ def test_imported_credential_goes_though_it_was_named_later(remote: Remote, run:
     run(claim)
 
     assert remote.credentials == {}
-
-
-def test_removed_credential_is_remembered(remote: Remote, run: Run) -> None:
-    """An import of the same account that was under way meanwhile can find out that it must be repeated."""
-    assert run(claimed(remote)).facts["released_credential_id"] == "cred_1"
 
 
 def test_trouble_is_tried_again(remote: Remote, run: Run) -> None:

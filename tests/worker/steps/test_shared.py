@@ -8,9 +8,9 @@ import pytest
 
 from foundation.database import Database
 from models import Connection, State, Step
-from tests.support.rows import LONG_AGO, NOW, a_claim, added
+from tests.support.rows import LONG_AGO, NOW, a_claim, added, stored
 from worker.queue.verdict import Claim, Verdict
-from worker.steps.shared import hold_back_released, is_shared
+from worker.steps.shared import hold_back_released, release
 
 IMPORTED = Verdict(
     did="captured",
@@ -86,7 +86,7 @@ def test_removal_that_has_not_begun_holds_up_nothing(database: Database) -> None
     assert held_back(database, claim) is IMPORTED
 
     added(database, state=State.CAPTURED, remote_credential_id="cred_1")
-    assert is_shared(database, a_claim(removal), "cred_1")
+    assert not release(database, a_claim(removal), "cred_1")
 
 
 def test_removal_of_another_account_holds_up_nothing(database: Database) -> None:
@@ -117,9 +117,31 @@ def test_credential_is_shared_with_those_that_stay(database: Database, state: St
     claim = a_claim(a_removal(database))
     added(database, state=state, remote_credential_id="cred_1")
 
-    assert is_shared(database, claim, "cred_1") is shared
+    assert release(database, claim, "cred_1") is not shared
 
 
 def test_own_use_is_not_sharing(database: Database) -> None:
     """The connection that is removed does not keep its own credential."""
-    assert not is_shared(database, a_claim(a_removal(database)), "cred_1")
+    assert release(database, a_claim(a_removal(database)), "cred_1")
+
+
+@pytest.mark.parametrize("known", ["cred_1", None])
+def test_credential_is_noted_before_it_is_deleted(database: Database, known: str | None) -> None:
+    """An import that ends before the removal does finds the note, also where its id was never recorded."""
+    lease = {"leased_until": NOW + timedelta(minutes=1)}
+    removal = added(database, state=State.REMOVING, remote_credential_id=known, work=lease)
+
+    assert release(database, a_claim(removal), "cred_1")
+
+    assert stored(database, removal).released_credential_id == "cred_1"
+    assert held_back(database, an_import(database)).move is None
+
+
+def test_what_is_kept_is_not_noted(database: Database) -> None:
+    """A credential that others use is not released, so nobody imports it again."""
+    removal = a_removal(database)
+    added(database, state=State.READY, remote_credential_id="cred_1")
+
+    assert not release(database, a_claim(removal), "cred_1")
+
+    assert stored(database, removal).released_credential_id is None
