@@ -104,7 +104,7 @@ def let_pass(database: Database, time: timedelta) -> None:
 _INSTANTS: dict[Any, tuple[str, ...]] = {
     Connection: ("refused_at", "create_sent_at", "backfill_started_at"),
     Work: ("due_at", "turn_at", "leased_until"),
-    ChangeCursor: ("due_at", "leased_until", "caught_up_at", "asked_at"),
+    ChangeCursor: ("due_at", "leased_until", "caught_up_at"),
 }
 
 
