@@ -11,8 +11,12 @@ from sqlalchemy import event
 
 from foundation.database import new_id, utc_now
 from models import Attempt, AttemptOutcome, Connection, InboundEvent, State, Step, Tenant, Transition
+from tests.support.events import event as event_of
+from tests.support.events import stripe
+from tests.support.intake import accepted, message
 from tests.support.rows import NOW, a_tenant, add, added, all_of, stored
 from worker import purge as purging
+from worker.intake.accept import Intake
 from worker.purge import oldest_id_of, purge
 from worker.runtime import Runtime
 
@@ -149,6 +153,20 @@ def test_secrets_of_failed_captures_are_erased(
     purge(runtime)
 
     assert (stored(runtime.database, row).sealed_credential is not None) is is_kept
+
+
+def test_credential_that_has_just_arrived_is_kept(runtime: Runtime) -> None:
+    """It came for a connection that was removed long ago, whose tenant is about to sign up again."""
+    tenant = a_tenant(is_removed=True)
+    add(runtime.database, tenant)
+    old = utc_now() - OLD_ENOUGH
+    row = added(runtime.database, tenant, slot="default", state=State.REMOVED, updated_at=old)
+    body = event_of("credential.provided", stripe(), external_id=tenant.external_id)
+    accepted(runtime.database, Intake(runtime.vault, runtime.plans), message(body))
+
+    purge(runtime)
+
+    assert stored(runtime.database, row).sealed_credential is not None
 
 
 def test_many_secrets_are_erased_in_bounded_steps(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:

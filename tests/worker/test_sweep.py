@@ -10,7 +10,7 @@ from foundation.queue import Role
 from models import ChangeCursor, Lane, State, Step
 from tests.support.rows import LONG_AGO, a_connection, a_tenant, a_work, add, added, work_of
 from worker import sweep as swept
-from worker.app import FOLLOW, MAINTENANCE, ONBOARDING, POLLING, SPREAD, configure
+from worker.app import FOLLOW, SPREAD, TASKS, configure
 from worker.intake.accept import NIL
 from worker.runtime import Runtime
 from worker.steps.run import batch_size
@@ -22,7 +22,7 @@ Woken = list[tuple[str, int]]
 @pytest.fixture
 def waiting() -> dict[str, int]:
     """The lengths of the queues."""
-    return {ONBOARDING: 0, POLLING: 0, MAINTENANCE: 0}
+    return dict.fromkeys(TASKS, 0)
 
 
 @pytest.fixture
@@ -80,12 +80,28 @@ def test_more_work_wakes_more_workers(runtime: Runtime, woken: Woken) -> None:
 
 def test_queue_that_is_behind_gets_no_more(runtime: Runtime, woken: Woken, waiting: dict[str, int]) -> None:
     """Wake-ups that wait already serve what is due by now; the other queues go on."""
-    waiting[POLLING] = WAKE_AT_MOST
-    waiting[ONBOARDING] = WAKE_AT_MOST - 1
+    waiting[Step.POLL] = WAKE_AT_MOST
+    waiting[Step.CREATE] = WAKE_AT_MOST - 1
     due_polls(runtime, 2)
     due_polls(runtime, 3 * batch_size(Step.CREATE), State.CAPTURED)
 
     assert run(runtime) == {Step.POLL: 0, Step.CREATE: 1}
+
+
+def test_task_that_is_behind_keeps_no_other_from_being_woken(
+    runtime: Runtime, woken: Woken, waiting: dict[str, int]
+) -> None:
+    """However many captures and polls wait, updates, removals and the feed have room of their own."""
+    waiting |= {Step.CAPTURE: 20, Step.POLL: 20}
+    due_polls(runtime, 1, State.REQUESTED)
+    added(runtime.database, state=State.REMOVING)
+    row = added(runtime.database, state=State.READY, revision=2, applied_revision=1)
+    add(runtime.database, a_work(row, lane=Lane.CHANGES))
+    with runtime.database.write() as session:
+        session.get_one(ChangeCursor, "syncs").due_at = LONG_AGO
+
+    asked = {Step.CAPTURE: 0, Step.POLL: 0, Step.UPDATE: 1, Step.REMOVE: 1, FOLLOW: 1}
+    assert run(runtime) == asked
 
 
 def test_feed_and_spreading_are_woken(runtime: Runtime, woken: Woken) -> None:

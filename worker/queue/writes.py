@@ -45,7 +45,7 @@ class Writes:
         self._to_update.append(claim)
 
     def look_now(self, claim: Claim) -> None:
-        """Have this connection's sync read at once."""
+        """Have this connection's sync read at once, also where a worker is reading what it was before."""
         self._to_look_at.append(claim.connection_id)
 
     def write(self, session: Session, *, now: datetime) -> None:
@@ -121,7 +121,11 @@ _LOOK: Final = (
         _work.c.connection_id == bindparam("row_id"),
         _work.c.lane == Lane.LIFECYCLE,
         _work.c.step == Step.POLL,
-        _work.c.leased_until.is_(None),
     )
-    .values(due_at=bindparam("due_at"), turn_at=bindparam("turn_at"))
+    .values(
+        due_at=bindparam("due_at"),
+        turn_at=bindparam("turn_at"),
+        leased_until=None,
+        fence=_work.c.fence + 1,  # a worker that is reading this connection's sync reads in vain
+    )
 )

@@ -16,6 +16,7 @@ from sqlmodel import select
 from foundation.database import Database, utc_now
 from models import Connection, Lane, State, Step, Work
 from models.lifecycle import WITH_SYNC
+from tests.support.locks import wait_until_blocked
 from tests.support.rows import (
     LONG_AGO,
     NOW,
@@ -32,6 +33,7 @@ from worker.queue.claims import (
     Batch,
     ClaimLostError,
     claim,
+    end_polls,
     note_intent,
     renew,
     take_over_polls,
@@ -460,7 +462,7 @@ def test_feed_locks_connections_before_their_work(database: Database) -> None:
     with ThreadPoolExecutor(1) as threads, database.write() as session:
         session.exec(select(Connection).where(Connection.id == connection.id).with_for_update()).one()
         taking = threads.submit(take_over)
-        _wait_until_blocked(database)
+        wait_until_blocked(database)
         session.execute(text("SET LOCAL lock_timeout = '50ms'"))
         session.get_one(Work, (connection.id, Lane.LIFECYCLE), with_for_update=True)
         session.commit()
@@ -469,10 +471,40 @@ def test_feed_locks_connections_before_their_work(database: Database) -> None:
     assert work_of(database, connection).fence == 1
 
 
-def _wait_until_blocked(database: Database) -> None:
-    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-    for _ in range(2_000):
-        with database.read() as session:
-            if session.execute(waiting).scalar_one():
-                return
-    pytest.fail("nobody waits for the lock")
+def test_feed_ends_polls(database: Database) -> None:
+    """The feed tells of these syncs' changes: they are read by themselves no more, and others still are."""
+    told, other = added(database, state=State.READY), added(database, state=State.READY)
+    create = added(database, state=State.CAPTURED)
+
+    with database.write() as session:
+        end_polls(session, [told.id, create.id])
+
+    assert (work_of(database, told).due_at, work_of(database, told).turn_at) == (None, None)
+    assert work_of(database, other).due_at == work_of(database, create).due_at == LONG_AGO
+
+
+def test_feed_leaves_a_leased_poll_alone(database: Database) -> None:
+    """Who reads the sync says when to look next; if that worker dies, the end of its lease does."""
+    until = NOW + LEASE
+    row = added(database, state=State.READY, work={"due_at": until, "leased_until": until})
+
+    with database.write() as session:
+        end_polls(session, [row.id])
+
+    assert work_of(database, row).due_at == until
+
+
+def test_feed_waits_for_nobody_to_end_a_poll(database: Database) -> None:
+    """A row that somebody holds is passed by, and the others are not."""
+    if database.is_sqlite:
+        pytest.skip("SQLite has one writer at a time")
+    locked, free = added(database, state=State.READY), added(database, state=State.READY)
+
+    with database.write() as session:
+        session.get_one(Work, (locked.id, Lane.LIFECYCLE), with_for_update=True)
+        with database.write() as feed:
+            feed.execute(text("SET LOCAL lock_timeout = '50ms'"))
+            end_polls(feed, [locked.id, free.id])
+
+    assert work_of(database, locked).due_at == LONG_AGO
+    assert work_of(database, free).due_at is None

@@ -7,7 +7,7 @@ import pytest
 
 from foundation.database import Database
 from models import Connection, State, Tenant
-from tests.support.rows import NOW, a_claim, a_connection, a_tenant, a_work, add, added
+from tests.support.rows import LONG_AGO, NOW, a_claim, a_connection, a_tenant, a_work, add, added
 from worker.policy import INCIDENT_LASTS, INCIDENT_TENANTS, INCIDENT_WINDOW, RetryPolicy
 from worker.queue.incidents import Incident, in_incident, incidents
 
@@ -16,7 +16,12 @@ SINCE = NOW - POLICY.refusal_lasts
 
 
 def refused(database: Database, tenant: Tenant | None = None, **columns: Any) -> Connection:
-    defaults = {"state": State.DEGRADED, "error_code": "credential_rejected", "refused_at": SINCE}
+    defaults = {
+        "state": State.DEGRADED,
+        "error_code": "credential_rejected",
+        "refused_at": SINCE,
+        "ready_at": LONG_AGO,
+    }
     return added(database, tenant, **defaults | columns)
 
 
@@ -53,7 +58,14 @@ def test_big_tenant_hides_no_incident(database: Database) -> None:
     """However many connections of one tenant are refused, the other tenants are seen behind them."""
     big = a_tenant()
     rows = [
-        a_connection(big, state=State.DEGRADED, refused_at=SINCE - timedelta(seconds=1)) for _ in range(1_100)
+        a_connection(
+            big,
+            state=State.DEGRADED,
+            error_code="credential_rejected",
+            refused_at=SINCE - timedelta(seconds=1),
+            ready_at=LONG_AGO,
+        )
+        for _ in range(1_100)
     ]
     with database.write() as session:
         session.add(big)
@@ -70,6 +82,8 @@ APART: dict[str, dict[str, Any]] = {
     "another provider": {"provider": "hubspot"},
     "long before": {"refused_at": SINCE - INCIDENT_WINDOW - timedelta(seconds=1)},
     "not refused": {"refused_at": None},
+    "another error": {"error_code": "api_rejected"},
+    "never ready": {"ready_at": None},
 }
 
 
@@ -110,6 +124,8 @@ def test_incidents_are_told_by_cause(database: Database) -> None:
     for _ in range(INCIDENT_TENANTS):
         refused(database, provider="hubspot")
     refused(database, provider="linear")
+    for _ in range(INCIDENT_TENANTS):
+        refused(database, provider="github", state=State.REQUESTED, ready_at=None)
 
     with database.read() as session:
         told = incidents(session)

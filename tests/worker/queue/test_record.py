@@ -504,6 +504,72 @@ def test_create_that_lacks_the_newest_wish_is_followed_by_an_update(database: Da
     assert (changes.step, changes.due_at, changes.attempts) == (Step.UPDATE, LATER, 0)
 
 
+FAILED_BEHIND: dict[str, Any] = {
+    "state": State.FAILED,
+    "remote_sync_id": "s9",
+    "revision": 2,
+    "applied_revision": 1,
+}
+
+
+@pytest.mark.parametrize("has_row", [True, False], ids=["whose update found nothing to do", "new"])
+def test_change_of_a_failed_connection_is_sent_when_it_recovers(database: Database, has_row: bool) -> None:
+    """While it was failed nothing could be changed; the change is not forgotten for that."""
+    taken = held(database, Step.POLL, **FAILED_BEHIND)
+    if has_row:
+        add(database, a_work(connection_of(database, taken), lane=Lane.CHANGES, due_at=None))
+
+    recorded(database, (taken, Verdict("ready", "healthy", move=State.READY)))
+
+    changes = work_of(database, connection_of(database, taken), Lane.CHANGES)
+    assert (changes.step, changes.due_at) == (Step.UPDATE, LATER)
+
+
+def test_change_of_a_failed_connection_waits_for_its_recovery(database: Database) -> None:
+    """As long as it stays failed there is nothing that could be changed."""
+    taken = held(database, Step.POLL, **FAILED_BEHIND)
+
+    recorded(database, (taken, Verdict("looked at", "x", facts={"health": "error"})))
+
+    assert {work.lane for work in all_of(database, Work)} == {Lane.LIFECYCLE}
+
+
+RESUMED = Verdict(
+    "updated", "changed status", move=State.BACKFILLING, wait=None, facts={"applied_revision": 2}
+)
+
+
+def test_resumed_sync_is_looked_at_at_once(database: Database) -> None:
+    """A paused sync is read rarely, or not at all where a feed tells of changes; a resumed one is."""
+    taken = held(
+        database,
+        Step.UPDATE,
+        state=State.PAUSED,
+        revision=2,
+        applied_revision=1,
+        work={"due_at": None},
+    )
+
+    recorded(database, (taken, RESUMED))
+
+    row = connection_of(database, taken)
+    work = work_of(database, row)
+    assert row.state is State.BACKFILLING
+    assert (work.step, work.due_at, work.turn_at) == (Step.POLL, LATER, LATER)
+
+
+def test_who_reads_a_sync_while_it_is_resumed_reads_in_vain(database: Database) -> None:
+    """The sync that was seen was paused: what that means for the next look is no longer true."""
+    taken = held(database, Step.UPDATE, state=State.PAUSED, revision=2, applied_revision=1)
+    (reading,) = take(database, Step.POLL)
+
+    recorded(database, (taken, RESUMED))
+    recorded(database, (reading, Verdict("looked at", "disabled", wait=None, is_eventful=False)))
+
+    work = work_for(database, reading)
+    assert (work.due_at, work.leased_until) == (LATER, None)
+
+
 def test_update_that_is_under_way_is_not_disturbed(database: Database) -> None:
     """Wanting a change that a worker is sending takes no lease away."""
     taken = held(database, Step.UPDATE, state=State.CAPTURED)

@@ -13,6 +13,7 @@ from sqlmodel import col, select
 
 from foundation.database import Database, utc_now
 from models import AttemptOutcome, Connection, Lane, State, Step, Tenant, Work
+from tests.support.locks import wait_until_blocked
 from tests.support.remote import Remote, answers
 from tests.support.rows import LONG_AGO, NOW, a_connection, a_tenant, a_work, add, added, all_of, work_of
 from worker.policy import RetryPolicy
@@ -224,6 +225,26 @@ def test_silent_polls_are_wanted_again(database: Database, monkeypatch: pytest.M
         assert set(session.exec(select(Work.turn_at).where(col(Work.turn_at) != col(Work.due_at)))) == set()
 
 
+def test_silent_poll_that_is_locked_is_not_missed(database: Database) -> None:
+    """Nobody would ever read that sync again: the row is waited for."""
+    if database.is_sqlite:
+        pytest.skip("SQLite has one writer at a time")
+    row = added(database, state=State.READY, work={"due_at": None})
+
+    def want() -> None:
+        with database.write() as session:
+            want_polls_again(session, None, now=NOW, within=timedelta(minutes=5))
+
+    with ThreadPoolExecutor(1) as threads, database.write() as session:
+        session.get_one(Work, (row.id, Lane.LIFECYCLE), with_for_update=True)
+        wanting = threads.submit(want)
+        wait_until_blocked(database)
+        session.commit()
+        wanting.result(10)
+
+    assert work_of(database, row).due_at is not None
+
+
 def test_leased_poll_is_not_wanted_again(database: Database) -> None:
     """A row that a worker holds is due at the end of its lease anyway."""
     row = added(database, state=State.READY, work={"due_at": LATER, "leased_until": LATER})
@@ -268,7 +289,7 @@ def test_only_the_end_of_an_outage_wakes_who_was_parked(
     def calls_after(batches: int) -> int:
         for _ in range(batches):
             for n in range(5):
-                leaving(runtime, f"sync_{n}")
+                leaving(runtime, f"sync_{n}", attempts=1)  # the second time, its being gone is believed
             run_step(runtime, Step.REMOVE)
         return remote.count("DELETE /v1/syncs/sync_bad")
 

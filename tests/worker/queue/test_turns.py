@@ -7,10 +7,13 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from foundation.database import Database, new_id
-from models import Connection, State, Step, Tenant
-from tests.support.rows import LONG_AGO, NOW, a_connection, a_tenant, a_work, added
+from models import AttemptOutcome, Connection, State, Step, Tenant, Work
+from tests.support.rows import LONG_AGO, NOW, a_connection, a_tenant, a_work, added, all_of
 from worker.policy import RetryPolicy
+from worker.queue import turns
 from worker.queue.claims import claim
 from worker.queue.record import record
 from worker.queue.turns import SPACING, rows_ahead, turn_at
@@ -19,6 +22,7 @@ from worker.queue.want import want_work
 
 POLICY = RetryPolicy(max_attempts=8, parked_pace=timedelta(minutes=15))
 LEASE = timedelta(minutes=1)
+FAILED_ONCE = Verdict("to retry", "away", outcome=AttemptOutcome.TRANSIENT)
 
 
 def test_surplus_lies_apart() -> None:
@@ -28,7 +32,7 @@ def test_surplus_lies_apart() -> None:
 
 def test_rows_ahead_are_the_due_ones_of_the_step(database: Database) -> None:
     """What is not due, held by a worker, of another step or of another tenant is not in the way."""
-    tenant, other = a_tenant(), a_tenant()
+    tenant, other, stranger = a_tenant(), a_tenant(), a_tenant()
     with database.write() as session:
         session.add_all([tenant, other])
     for work in ({}, {}, {"due_at": NOW + timedelta(seconds=1)}, {"due_at": None}):
@@ -38,7 +42,17 @@ def test_rows_ahead_are_the_due_ones_of_the_step(database: Database) -> None:
 
     with database.read() as session:
         assert rows_ahead(session, [tenant.id], Step.CAPTURE, now=NOW) == {tenant.id: 2}
-        assert rows_ahead(session, [a_tenant().id], Step.CAPTURE, now=NOW) == {}
+        assert rows_ahead(session, [stranger.id], Step.CAPTURE, now=NOW) == {stranger.id: 0}
+
+
+def test_counting_rows_ahead_is_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event for a tenant with any number of due rows reads only so many of them."""
+    monkeypatch.setattr(turns, "AHEAD_AT_MOST", 3)
+    tenant = a_tenant()
+    stock(database, [(tenant, 5)])
+
+    with database.read() as session:
+        assert rows_ahead(session, [tenant.id], Step.CAPTURE, now=NOW) == {tenant.id: 3}
 
 
 def test_nobody_starves_under_overload(database: Database) -> None:
@@ -104,6 +118,32 @@ def test_later_rows_of_small_tenants_pass_a_standing_surplus(database: Database)
     claims = take(database, Step.CAPTURE, 50, now)
 
     assert set(late) <= {each.connection_id for each in claims}
+
+
+def test_rows_that_fail_together_take_turns(database: Database) -> None:
+    """A big tenant's failures lie apart again, so who signs up meanwhile has a turn before them."""
+    want_all(database, [(a_tenant(), 200)])
+    failed = take(database, Step.CAPTURE, 200, NOW)
+    with database.write() as session:
+        record(session, [(each, FAILED_ONCE) for each in failed], now=NOW)
+    now = NOW + timedelta(seconds=1)
+    late = want_all(database, [(a_tenant(), 1) for _ in range(20)], now=now)
+
+    claims = take(database, Step.CAPTURE, 50, now)
+
+    assert set(late) <= {each.connection_id for each in claims}
+    assert len(claims) == 50
+
+
+def test_polls_of_a_tenant_keep_their_own_time(database: Database) -> None:
+    """One request reads many of a tenant's syncs, so they are not drawn apart."""
+    stock(database, [(a_tenant(), 3)], state=State.READY)
+
+    claims = take(database, Step.POLL, 3, NOW)
+    with database.write() as session:
+        record(session, [(each, _again_in_a_second()) for each in claims], now=NOW)
+
+    assert {each.turn_at for each in all_of(database, Work)} == {NOW + timedelta(seconds=1)}
 
 
 def test_surplus_is_never_forgotten(database: Database) -> None:

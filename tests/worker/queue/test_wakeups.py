@@ -11,7 +11,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from foundation.queue import Role, celery_settings
 from models import Step
-from worker.app import ONBOARDING, POLLING
 from worker.queue import wakeups
 from worker.queue.wakeups import WAITING_AT_MOST, Waker, wake, wake_if_room
 
@@ -36,8 +35,8 @@ class Sent:
 @pytest.fixture
 def app() -> Celery:
     app = Celery("test", set_as_current=False)
-    app.conf.update(celery_settings(REFUSING, default_queue=ONBOARDING, role=Role.PUBLISHER))
-    app.conf.task_queues = [Queue(ONBOARDING), Queue(POLLING)]
+    app.conf.update(celery_settings(REFUSING, default_queue=Step.CREATE, role=Role.PUBLISHER))
+    app.conf.task_queues = [Queue(Step.CREATE), Queue(Step.POLL)]
     return app
 
 
@@ -49,8 +48,8 @@ def test_messages_carry_nothing(app: Celery, monkeypatch: pytest.MonkeyPatch) ->
     assert wake(app, Step.CREATE, count=2)
     assert wake(app, Step.POLL)
 
-    create = ((Step.CREATE,), {"queue": ONBOARDING, "ignore_result": True})
-    assert sent == [create, create, ((Step.POLL,), {"queue": POLLING, "ignore_result": True})]
+    create = ((Step.CREATE,), {"queue": Step.CREATE, "ignore_result": True})
+    assert sent == [create, create, ((Step.POLL,), {"queue": Step.POLL, "ignore_result": True})]
 
 
 def test_broker_that_is_down_is_told(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +134,28 @@ def test_stopping_sends_what_is_waiting() -> None:
 
     assert sent.tasks == [Step.CAPTURE, Step.REMOVE]
     assert not waker._thread.is_alive()
+
+
+def test_waker_outlives_any_error_of_the_sender() -> None:
+    """What nobody has foreseen costs one message; a dead thread would cost all of them."""
+    sent = Sent()
+    sent.may_go_on.set()
+
+    def send(task: str) -> None:
+        sent(task)
+        if task == Step.CAPTURE:
+            raise RuntimeError
+
+    waker = Waker(send, gather_s=0.001)
+    waker.start()
+    waker.give(Step.CAPTURE)
+    assert sent.began.acquire(timeout=WAIT_S)
+
+    waker.give(Step.REMOVE)
+
+    assert sent.began.acquire(timeout=WAIT_S)
+    waker.stop(timeout_s=WAIT_S)
+    assert sent.tasks == [Step.CAPTURE, Step.REMOVE]
 
 
 def test_giving_never_waits_for_the_broker(app: Celery) -> None:
