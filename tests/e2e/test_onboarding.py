@@ -34,7 +34,8 @@ def test_signups_become_records(new_machine: NewMachine, new_database: NewDataba
     """All come aboard but the one with a wrong key, who is told why; consumers read what Stripe has."""
     machine = new_machine()
     redis = Redis(machine).start()
-    stripe = LocalStripe(machine, customers=120, subscribers=5).start()
+    stripe = LocalStripe(machine, customers=120, subscribers=5)
+    stripe.process.start()
     engine = Engine(
         machine,
         database_url=new_database(),
@@ -55,6 +56,7 @@ def test_signups_become_records(new_machine: NewMachine, new_database: NewDataba
         gangway.add_worker(f"worker-{queue}", f"{queue},maintenance").start()
     engine.start()
     gangway.start_web()
+    machine.wait_for_port(stripe.port, "localstripe")
 
     gangway.sign_up(CUSTOMERS, key=key_of)
     ready = [external_id for external_id in CUSTOMERS if external_id != WITH_WRONG_KEY]
