@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from tests.e2e.conftest import NewMachine
-from tests.e2e.harness import Redis
+from tests.e2e.harness import Machine, Redis
 from tests.e2e.provisioning import customers
 from tests.e2e.services import FOLLOWED, Stranger
 
@@ -75,14 +75,14 @@ class Services:
 
 @pytest.fixture(scope="module")
 def services(new_machine: NewMachine) -> Iterator[Services]:
-    def start(*options: str) -> Stranger:
-        stranger = Stranger.on(new_machine(), *API, *options, refusal_lasts_s="1", health_poll_s="1")
+    def start(machine: Machine, *options: str) -> Stranger:
+        stranger = Stranger.on(machine, *API, *options, refusal_lasts_s="1", health_poll_s="1")
         worker = stranger.gangway.add_worker("worker")
         stranger.machine.supervised.append(worker)  # Celery 5.7 may fail when its broker dies
         return stranger.start(worker)
 
     with ThreadPoolExecutor(2) as pool:
-        yield Services(*pool.map(start, (FOLLOWED, "--extra-fields")))
+        yield Services(*pool.map(start, (new_machine(), new_machine()), (FOLLOWED, "--extra-fields")))
 
 
 @pytest.mark.parametrize("name", OUTAGES)

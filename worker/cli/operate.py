@@ -4,11 +4,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from sqlmodel import Session
+
+if TYPE_CHECKING:
+    from sqlmodel import Session
 
 
 def status(
@@ -43,7 +45,7 @@ def send(
         sys.exit(f"the intake answered {answer.status_code}")
 
 
-def _show_overview(session: Session, *, limit: int, as_json: bool) -> None:
+def _show_overview(session: "Session", *, limit: int, as_json: bool) -> None:
     from foundation.database import utc_now
     from worker.cli.overview import overview
     from worker.cli.tables import print_overview
@@ -55,7 +57,7 @@ def _show_overview(session: Session, *, limit: int, as_json: bool) -> None:
         print_overview(view, _console(), utc_now())
 
 
-def _show_tenant(session: Session, external_id: str, *, as_json: bool) -> None:
+def _show_tenant(session: "Session", external_id: str, *, as_json: bool) -> None:
     from foundation.database import utc_now
     from worker.cli.overview import tenant_detail
     from worker.cli.tables import print_tenant
@@ -76,7 +78,7 @@ def _console() -> Console:
 
 
 @contextmanager
-def _database() -> Iterator[Session]:
+def _database() -> "Iterator[Session]":
     """A session that only reads; says so plainly when there is nothing to read."""
     from sqlalchemy.exc import DBAPIError
 
