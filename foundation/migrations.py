@@ -1,5 +1,6 @@
 """Alembic, driven from code: every service applies its own migrations, however many start at once."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,9 @@ log = structlog.get_logger(__name__)
 
 MIGRATION_LOCK: Final = 0x6761_6E67  # any constant will do, as long as nobody else locks on it
 
+_alembic = threading.Lock()
+"""Alembic keeps what it is doing in its modules, so one thread of a process migrates at a time."""
+
 
 class BrokenReferenceError(Exception):
     """A migration would leave rows of this table that refer to rows which are gone: a mistake of ours."""
@@ -41,7 +45,8 @@ def upgrade(database: Database, scripts: Path) -> None:
             return
         config = _config(scripts)
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        with _alembic:
+            command.upgrade(config, "head")
         if database.is_sqlite and _heads_of(connection) != heads:
             _check_references(connection)
 

@@ -28,10 +28,8 @@ LOOK_EVERY_S: Final = 0.05
 class Process:
     """A process in a group of its own, which can be killed and started again."""
 
-    def __init__(
-        self, command: list[str], env: Mapping[str, str], log: Path, after: "Process | None" = None
-    ) -> None:
-        self._command, self._env, self._log, self._after = command, env, log, after
+    def __init__(self, command: list[str], env: Mapping[str, str], log: Path) -> None:
+        self._command, self._env, self._log = command, env, log
         self._popen: subprocess.Popen[bytes] | None = None
         self.deaths = 0
 
@@ -51,8 +49,6 @@ class Process:
 
     def start(self, **env: str) -> Self:
         """Start it, again if need be; `env` changes its environment from now on."""
-        if self._after is not None:
-            assert self._after.wait() == 0, self._after.output
         self._env = {**self._env, **env}
         with self._log.open("ab") as log:
             self._popen = subprocess.Popen(
@@ -121,16 +117,10 @@ class Machine:
         )
         return self._clients[-1]
 
-    def add(
-        self,
-        name: str,
-        command: Iterable[object],
-        env: Mapping[str, str] | None = None,
-        after: Process | None = None,
-    ) -> Process:
-        """A process yet to be started, which then waits until another one has ended well."""
+    def add(self, name: str, command: Iterable[object], env: Mapping[str, str] | None = None) -> Process:
+        """A process yet to be started."""
         words, log = [str(part) for part in command], self.home / f"{name}.log"
-        self.processes[name] = Process(words, {**clean_environment(), **(env or {})}, log, after)
+        self.processes[name] = Process(words, {**clean_environment(), **(env or {})}, log)
         return self.processes[name]
 
     def wait_for_port(self, port: int, what: str) -> None:

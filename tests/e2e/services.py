@@ -16,7 +16,11 @@ from uuid import uuid4
 import httpx
 from standardwebhooks.webhooks import Webhook
 
+from engine.schema import MIGRATIONS as ENGINES_MIGRATIONS
+from foundation.database import Database
+from foundation.migrations import upgrade
 from foundation.vault import generate_key
+from models import MIGRATIONS
 from tests.e2e.harness import HOST, Machine, Process, Redis, free_port
 from tests.e2e.peers import ContractApi
 
@@ -53,18 +57,23 @@ class Engine:
         self.http = machine.client(f"{self.url}/v1", self.token)
         engine = (sys.executable, "-m", "engine")
         self.machine = machine
-        self._migrate = machine.add("engine-migrate", (*engine, "migrate"), self.env).start()
-        self.web = machine.add("engine-web", (*engine, "web", "--port", self.port), self.env, self._migrate)
+        with_schema(database_url, ENGINES_MIGRATIONS)
+        self.web = machine.add("engine-web", (*engine, "web", "--port", self.port), self.env)
         self.workers = [self.add_worker("engine-work")]
 
     def add_worker(self, name: str) -> Process:
-        return self.machine.add(name, (sys.executable, "-m", "engine", "work"), self.env, self._migrate)
+        return self.machine.add(name, (sys.executable, "-m", "engine", "work"), self.env)
 
     def start(self) -> Self:
-        for process in (self.web, *self.workers):
-            process.start()
+        """Start everything, and wait until it answers."""
+        self.begin()
         self.machine.wait_for_port(self.port, "the engine")
         return self
+
+    def begin(self) -> None:
+        """Start everything, and let others start at the same time."""
+        for process in (self.web, *self.workers):
+            process.start()
 
     def read_anew(self, stream_id: str) -> list[dict[str, Any]]:
         """The records of a stream, as a new consumer gets them."""
@@ -107,7 +116,7 @@ class Gangway:
             **{f"GANGWAY_{name.upper()}": value for name, value in settings.items()},
         }
         self.http = machine.client(f"http://{HOST}:{self.port}", self.operator_token)
-        self._migrate = machine.add("migrate", (GANGWAY, "migrate"), self.env).start()
+        with_schema(database_url, MIGRATIONS)
         self.web = self._add("web", "web", "--port", self.port)
         self.beat = self.add_beat("beat")
 
@@ -121,7 +130,7 @@ class Gangway:
         return self._add("flower", "flower", "--port", port)
 
     def _add(self, name: str, *command: object) -> Process:
-        return self.machine.add(name, (GANGWAY, *command), self.env, self._migrate)
+        return self.machine.add(name, (GANGWAY, *command), self.env)
 
     def start_web(self) -> None:
         self.web.start()
@@ -186,6 +195,13 @@ def stands(tenant: Mapping[str, Any]) -> list[object]:
     return [[each["state"], each["health"], each["sync_id"]] for each in tenant["connections"]]
 
 
+def with_schema(database_url: str, migrations: Path) -> None:
+    """Bring a database's schema up to date, here: a process for it would take longer to start."""
+    database = Database(database_url)
+    upgrade(database, migrations)
+    database.dispose()
+
+
 def signup(external_id: str, key: str) -> dict[str, object]:
     """The event by which a customer of a Stripe-like provider signs up."""
     properties = {"kind": "stripe_key", "name": external_id, "secret": key, "test": True}
@@ -219,11 +235,11 @@ class Stranger:
         return cls(machine, redis, api, gangway)
 
     def start(self, *workers: Process) -> Self:
-        """Start the API, the workers, a beat and the intake."""
-        self.api.start()
-        for process in (*workers, self.gangway.beat):
+        """Start the API, the workers, a beat and the intake, all at the same time."""
+        for process in (self.api.process, *workers, self.gangway.beat):
             process.start()
         self.gangway.start_web()
+        self.machine.wait_for_port(self.api.port, "the contract API")
         return self
 
     def has_one_sync_each(self, connection_ids: Iterable[str]) -> bool:

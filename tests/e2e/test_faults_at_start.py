@@ -1,8 +1,6 @@
 """What is missing or wrong when customers sign up: they are accepted all the same, and come aboard later."""
 
 import logging
-import signal
-import time
 from collections.abc import Iterable
 
 import pytest
@@ -10,13 +8,13 @@ import pytest
 from tests.e2e.conftest import NewMachine
 from tests.e2e.harness import Process
 from tests.e2e.peers import ContractApi
+from tests.e2e.provisioning import customers
 from tests.e2e.services import Stranger
 
 pytestmark = pytest.mark.e2e
 log = logging.getLogger(__name__)
 
 API = ("--backfill-min-s", "0.3", "--backfill-max-s", "1")
-FAST_S = 0.9
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +33,7 @@ def worker(stranger: Stranger) -> Process:
 
 def test_the_api_is_down_at_first(stranger: Stranger, worker: Process) -> None:
     """Signups wait, with the reason on show, until the API comes up."""
-    ids = customers("early")
+    ids = customers("early", 10)
 
     connections = stranger.gangway.sign_up(ids)
     wait_for_code(stranger, ids, "api_unavailable")
@@ -46,46 +44,9 @@ def test_the_api_is_down_at_first(stranger: Stranger, worker: Process) -> None:
     assert stranger.has_one_sync_each(connections)
 
 
-def test_the_broker_dies_at_intake(api: ContractApi, stranger: Stranger, worker: Process) -> None:
-    """The answers are 202 and fast all the same; when the broker is back, all the work is done.
-
-    A worker with messages in hand may fail when its broker dies (Celery 5.7), so it needs its supervisor.
-    """
-    ids = customers("brokerless")
-    connections = stranger.gangway.sign_up(customers("interrupted"))
-    stranger.machine.wait_until(lambda: len(stranger.api.syncs()) > len(ids), "the first are on their way")
-    stranger.redis.process.kill()
-
-    slowest = sign_up_one_by_one(stranger, ids)
-    stranger.redis.start()
-    stranger.machine.supervised.append(worker)
-    took = stranger.gangway.wait_until_done([*customers("interrupted"), *ids])
-    stranger.machine.supervised.remove(worker)
-
-    log.info(
-        "slowest answer %.3f s; all ready %.1f s after the broker came back; the worker failed %d times",
-        *(slowest, took, worker.deaths),
-    )
-    assert slowest < FAST_S
-    assert stranger.has_one_sync_each(connections)
-
-
-def test_the_broker_is_frozen_at_intake(api: ContractApi, stranger: Stranger, worker: Process) -> None:
-    """A broker that takes connections and never answers holds up nobody either."""
-    ids = customers("frozen")
-    stranger.redis.process.signal(signal.SIGSTOP)
-
-    slowest = sign_up_one_by_one(stranger, ids)
-    stranger.redis.process.signal(signal.SIGCONT)
-    took = stranger.gangway.wait_until_done(ids)
-
-    log.info("slowest answer %.3f s; all ready %.1f s after the broker thawed", slowest, took)
-    assert slowest < FAST_S
-
-
 def test_our_own_token_is_wrong(api: ContractApi, stranger: Stranger, worker: Process) -> None:
     """No customer is blamed for our mistake: all wait, and a worker with the right token finishes them."""
-    ids = customers("locked_out")
+    ids = customers("locked_out", 10)
     worker.terminate()
     worker.start(GANGWAY_API_TOKEN="not-the-token-of-this-api")
 
@@ -107,10 +68,6 @@ def api(stranger: Stranger) -> ContractApi:
     return stranger.api if stranger.api.process.is_running else stranger.api.start()
 
 
-def customers(name: str) -> list[str]:
-    return [f"{name}_{number}" for number in range(10)]
-
-
 def wait_for_code(stranger: Stranger, ids: Iterable[str], code: str) -> None:
     """Wait until every one of these shows this problem."""
 
@@ -120,13 +77,3 @@ def wait_for_code(stranger: Stranger, ids: Iterable[str], code: str) -> None:
         return all(error and error["code"] == code and error["advice"] for error in errors)
 
     stranger.machine.wait_until(shown, f"all show {code}")
-
-
-def sign_up_one_by_one(stranger: Stranger, ids: Iterable[str]) -> float:
-    """Sign them up and return how long the slowest answer took."""
-    took = []
-    for external_id in ids:
-        began = time.monotonic()
-        stranger.gangway.sign_up([external_id])
-        took.append(time.monotonic() - began)
-    return max(took)

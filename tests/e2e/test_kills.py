@@ -6,6 +6,7 @@ Two workers and two beats run throughout, as every process may be doubled.
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
@@ -21,9 +22,20 @@ log = logging.getLogger(__name__)  # --log-cli-level=INFO shows the figures
 
 RETRY_AFTER_S = 1
 STOPS_WITHIN_S = 10
-POLLED = pytest.param("sqlite", (), ("credentials", "polls"), id="sqlite, polled")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A kind of database, an API's options, and the phases in which workers are killed."""
+
+    database: str
+    api_options: tuple[str, ...]
+    phases: tuple[str, ...]
+
+
+POLLED = pytest.param(Variant("sqlite", (), ("credentials", "polls")), id="sqlite, polled")
 FOLLOWED_ON_POSTGRESQL = pytest.param(
-    "postgresql", (FOLLOWED,), ("syncs", "ready"), id="postgresql, followed"
+    Variant("postgresql", (FOLLOWED,), ("syncs", "ready")), id="postgresql, followed"
 )
 """Together every phase, both databases, and an API with a feed of changes and one without.
 
@@ -47,9 +59,10 @@ def provisioning(
     request: pytest.FixtureRequest, new_machine: NewMachine, new_database_of: NewDatabaseOf
 ) -> Iterator[Provisioning]:
     """A whole service of its own for each variant."""
-    kind, api_options, phases = request.param
-    machine, plan = new_machine(), Plan(customers=25, lease_s=4, phases=phases)
-    yield Provisioning.on(machine, plan, *api_options, database_url=new_database_of(kind))
+    variant: Variant = request.param
+    machine, url = new_machine(), new_database_of(variant.database)
+    plan = Plan(customers=25, lease_s=4, phases=variant.phases)
+    yield Provisioning.on(machine, plan, *variant.api_options, database_url=url)
     machine.end()
 
 
@@ -83,7 +96,7 @@ def test_faults_of_the_api_only_cost_time(
     stranger: Stranger, faults: dict[str, object], request: pytest.FixtureRequest
 ) -> None:
     """While it lasts, and without it ever ending, all become ready with one sync each."""
-    ids = customers(request.node.name, 20)
+    ids = customers(request.node.name, 12)
     stranger.api.faults(**faults)
 
     connections = stranger.gangway.sign_up(ids)

@@ -115,7 +115,8 @@ class Onboarded:
 def onboarded(new_machine: NewMachine) -> Onboarded:
     machine = new_machine()
     broker = Redis(machine, password=BROKER_PASSWORD).start()
-    stripe = LocalStripe(machine, customers=10, subscribers=1).start()
+    stripe = LocalStripe(machine, customers=10, subscribers=1)
+    stripe.process.start()
     engine = Engine(
         machine,
         database_url=f"sqlite:///{machine.home}/engine.db",
@@ -137,11 +138,16 @@ def onboarded(new_machine: NewMachine) -> Onboarded:
         recording = Recording(client)
         flower_port = free_port()
         gangway.add_flower(flower_port).start()
-        engine.start()
+        engine.begin()
         gangway.beat.start()
         gangway.add_worker("worker").start()
         gangway.start_web()
-        machine.wait_for_port(flower_port, "Flower")
+        for port, what in (
+            (engine.port, "the engine"),
+            (stripe.port, "localstripe"),
+            (flower_port, "Flower"),
+        ):
+            machine.wait_for_port(port, what)
         flower = machine.client(f"http://{HOST}:{flower_port}")
         flower.auth = ("operator", gangway.operator_token)
         wait_for_workers(machine, flower)

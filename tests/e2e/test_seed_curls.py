@@ -10,7 +10,6 @@ import pytest
 
 from tests.e2e.conftest import NewMachine
 from tests.e2e.harness import Redis
-from tests.e2e.peers import LocalStripe
 from tests.e2e.services import Engine
 
 pytestmark = pytest.mark.e2e
@@ -65,14 +64,8 @@ Json = dict[str, Any]
 def engine(new_machine: NewMachine) -> Engine:
     """Its API alone: nothing here needs records."""
     machine = new_machine()
-    stripe = LocalStripe(machine, customers=1, subscribers=0).start()
     broker = Redis(machine).start()
-    engine = Engine(
-        machine,
-        database_url=f"sqlite:///{machine.home}/engine.db",
-        broker_url=broker.url,
-        stripe_url=stripe.url,
-    )
+    engine = Engine(machine, database_url=f"sqlite:///{machine.home}/engine.db", broker_url=broker.url)
     engine.web.start()
     machine.wait_for_port(engine.port, "the engine")
     return engine

@@ -77,6 +77,7 @@ def test_ordinary_texts_stay(text: str) -> None:
     assert SECRET_VALUES.sub(MASK, text) == text
 
 
+LONG = 30_000
 PIECES = [
     *(
         "a",
@@ -112,10 +113,10 @@ PIECES = [
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize("start", ["", "eyJ", "SG.", "://", "bearer ", "basic ", "https://a:"])
 def test_no_text_makes_the_search_slow(start: str, piece: str) -> None:
-    """A megabyte of the worst takes about as long as a megabyte of prose: the time grows with the length."""
-    text = start + piece * (1_000_000 // len(piece))
+    """The worst takes about as long as prose: the time grows with the length, not with its square."""
+    text = start + piece * (LONG // len(piece))
 
     began = time.process_time()
     SECRET_VALUES.sub(MASK, text)
 
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 1

