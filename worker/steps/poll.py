@@ -49,7 +49,7 @@ async def read_syncs(
     """Read the sync of every claim and yield the answers as they arrive.
 
     A list that fails is an answer for all its connections: asking for each of them would only add to the
-    trouble. What a list lacks is asked for by its id before it counts as gone.
+    trouble. Only a list that is too long or cannot be read is done without. What a list lacks is asked for by its id before it counts as gone.
     """
     by_stream: defaultdict[str | None, list[Claim]] = defaultdict(list)
     for claim in claims:

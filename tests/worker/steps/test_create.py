@@ -24,12 +24,20 @@ from worker.errors import (
     StillUncertainError,
 )
 from worker.management import ManagementApi
+from worker.management.client import MAX_CALLS
 from worker.plans import Plans
 from worker.queue.claims import ClaimLostError
 from worker.queue.verdict import Claim, Verdict
-from worker.steps.create import INTENT_HOLDS_S, Creating, create, facts_after_error
+from worker.steps.create import (
+    BELIEVED_AFTER,
+    INTENT_HOLDS_S,
+    Creating,
+    SyncMissingError,
+    create,
+    facts_after_error,
+)
 from worker.steps.streams import Streams
-from worker.steps.wanted import CONNECTION_KEY
+from worker.steps.wanted import CONNECTION_KEY, wanted_of
 
 SETTLE = timedelta(seconds=60)
 CREATE = "POST /v1/syncs"
@@ -277,10 +285,70 @@ def test_settling_does_not_depend_on_the_hosts_clock(
 
 def test_vanished_sync_is_created_again(remote: Remote, run: Callable[[Claim], Verdict]) -> None:
     """A sync that somebody deleted at the API is replaced when the customer sends a credential again."""
-    verdict = run(claimed(remote_sync_id="deleted"))
+    verdict = run(replace(claimed(remote_sync_id="deleted"), attempts=BELIEVED_AFTER))
 
     (sync,) = remote.syncs.values()
     assert verdict.facts["remote_sync_id"] == sync["id"]
+
+
+def test_one_missing_answer_makes_no_second_sync(remote: Remote, run: Callable[[Claim], Verdict]) -> None:
+    """An API that says 404 for a moment about the sync that we know is asked again before it is believed."""
+    known = remote.add_sync(metadata={})
+    claim = claimed(remote_sync_id=known["id"])
+    remote.before = answers(404, {"summary": "Not found"}, to="GET /v1/syncs/")
+
+    with pytest.raises(SyncMissingError):
+        run(claim)
+    remote.before = lambda _request: None
+    verdict = run(replace(claim, attempts=2))
+
+    assert (verdict.did, list(remote.syncs)) == ("adopted", [known["id"]])
+
+
+def test_intent_is_renewed_when_the_request_has_its_turn(
+    remote: Remote, noted: list[Claim], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long a create waits for a slot, its intent is as old as its request."""
+    is_free, order = asyncio.Event(), list[str]()
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET" and request.url.path.startswith("/v1/syncs/"):
+            await is_free.wait()
+        return remote(request)
+
+    async def crowded() -> None:
+        api = ManagementApi("http://api.test", "a-token", transport=httpx.MockTransport(answer))
+        how = creating(api, noted)
+        claim = claimed()
+        await how.streams.id_for(wanted_of(claim, how.plans))
+        busy = [asyncio.create_task(api.get_sync("other")) for _ in range(MAX_CALLS)]
+        await asyncio.sleep(0)
+        late = asyncio.create_task(create(claim, how))
+        await asyncio.sleep(0)
+        monkeypatch.setattr("worker.steps.create.INTENT_HOLDS_S", 0.0)  # the time has passed in the queue
+        order.append(f"{len(noted)} noted while it waits")
+        is_free.set()
+        await late
+        await asyncio.gather(*busy, return_exceptions=True)
+
+    asyncio.run(crowded())
+
+    assert order == ["0 noted while it waits"]
+    assert len(noted) == 1
+
+
+def test_second_send_renews_the_intent_too(remote: Remote, api: ManagementApi, noted: list[Claim]) -> None:
+    """A create that is sent again to another stream is as fresh an intent as the first."""
+    how = creating(api, noted)
+    asyncio.run(create(claimed(), how))
+    remote.streams.clear()
+    refused = answers(404, {"summary": "Not found: no stream"}, to=CREATE)
+    remote.before = lambda request: refused(request) if remote.count(CREATE) == 2 else None
+
+    asyncio.run(create(claimed(earlier=NOW - SETTLE), how))
+
+    assert remote.count(CREATE) == 3
+    assert len(noted) == 2
 
 
 def test_success_leaves_nothing_uncertain(remote: Remote, run: Callable[[Claim], Verdict]) -> None:

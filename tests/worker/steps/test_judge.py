@@ -285,7 +285,7 @@ def test_unknown_start_counts_as_now() -> None:
     assert verdict.wait <= timedelta(seconds=1.1)
 
 
-@pytest.mark.parametrize(("state", "target"), [(B, D), (R, D), (D, None), (P, None), (F, None)])
+@pytest.mark.parametrize(("state", "target"), [(B, D), (R, D), (D, None), (P, None)])
 def test_vanished_sync_degrades(state: State, target: State | None) -> None:
     """A sync that the API no longer knows degrades what was working; it says so, and stays watched."""
     verdict = judge_missing(a_watched(state), NotFoundError(404, "Not found"), paces=PACES)
@@ -295,6 +295,34 @@ def test_vanished_sync_degrades(state: State, target: State | None) -> None:
     assert verdict.problem.code == "sync_vanished"
     assert verdict.outcome is AttemptOutcome.PERMANENT
     assert verdict.wait is not None
+
+
+def test_failed_connection_keeps_its_own_reason() -> None:
+    """Why it failed is what its owner must know; that its sync is gone by now changes nothing about that."""
+    claim = a_watched(F, error_code="credential_rejected")
+
+    verdict = judge_missing(claim, NotFoundError(404, "Not found"), paces=PACES)
+
+    assert (verdict.move, verdict.is_eventful, verdict.leaves_attempt) == (None, False, False)
+    assert verdict.wait is not None
+
+
+@pytest.mark.parametrize("paces", [PACES, FOLLOWED])
+def test_lasting_refusal_is_looked_at_slowly_under_a_feed(paces: Paces) -> None:
+    """The feed tells when the refusal ends; without one it is looked at once a minute."""
+    verdict = verdict_of(
+        D,
+        HEALTHS["credential refused"],
+        completed=True,
+        paces=paces,
+        is_incident=True,
+        attempts=20,
+        refused_at=NOW - timedelta(hours=1),
+    )
+
+    assert verdict.move is None
+    assert verdict.wait is not None
+    assert (verdict.wait > timedelta(minutes=10)) is paces.is_followed
 
 
 @pytest.mark.parametrize("paces", [PACES, FOLLOWED])

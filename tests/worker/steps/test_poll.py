@@ -10,7 +10,7 @@ import pytest
 from models import State
 from tests.support.remote import Remote, answers, breaks
 from tests.support.rows import a_claim, a_connection, a_tenant
-from worker.errors import ApiUnavailableError, NotFoundError, RateLimitedError, UnusableAnswerError
+from worker.errors import ApiUnavailableError, NotFoundError, RateLimitedError
 from worker.management import ManagementApi, RemoteSync
 from worker.queue.verdict import Claim
 from worker.steps.poll import LIST_AT_LEAST, LIST_AT_MOST, LISTED_PER_GET, StreamSizes, pays, read_syncs
@@ -148,7 +148,6 @@ def test_what_a_list_lacks_is_asked_for_by_its_id(remote: Remote, api: Managemen
         (answers(429, headers={"Retry-After": "30"}, to=LIST), RateLimitedError),
         (answers(503, to=LIST), ApiUnavailableError),
         (breaks(httpx.ReadTimeout, to=LIST), ApiUnavailableError),
-        (answers(200, {"data": "?"}, to=LIST), UnusableAnswerError),
     ],
 )
 def test_list_that_fails_leads_to_no_single_reads(
@@ -161,6 +160,22 @@ def test_list_that_fails_leads_to_no_single_reads(
 
     assert remote.called() == [LIST]
     assert {type(each) for each in found.values()} == {kind}
+
+
+def only_as_list(trouble: Any) -> Any:
+    return lambda request: trouble(request) if request.url.path == "/v1/syncs" else None
+
+
+def test_list_that_cannot_be_read_is_done_without(remote: Remote, api: ManagementApi) -> None:
+    """A list that is too long, or none: each sync is read by itself, and the list is not asked for again."""
+    claims = watched(remote, 6)
+    remote.before = only_as_list(answers(200, {"data": "?"}))
+    sizes = StreamSizes()
+
+    first, second = read(claims, api, sizes), read(claims, api, sizes)
+
+    assert (lists(remote), gets(remote)) == (1, 12)
+    assert all(isinstance(each, RemoteSync) for each in [*first.values(), *second.values()])
 
 
 def test_answers_come_as_they_arrive() -> None:

@@ -379,11 +379,99 @@ def test_limit_stops_the_rest_of_the_batch(
     report = run(slowly, step)
 
     assert len(remote.requests) == MAX_CALLS
-    assert report.did == {"to retry: api_rate_limited": 50}
+    assert report.did == {
+        "to retry: api_rate_limited": MAX_CALLS,
+        "put off by the API's limit": 50 - MAX_CALLS,
+    }
+    assert len(all_of(slowly.database, Attempt)) == MAX_CALLS
+    told = [row.error_code for row in all_of(slowly.database, Connection) if row.error_code is not None]
+    assert told == ["api_rate_limited"] * MAX_CALLS
     assert 29_000 < redis_server.pttl(PREFIX + "paused") <= 33_000
     works = all_of(slowly.database, Work)
     assert {work.attempts for work in works} == {0}
     assert all(work.due_at - utc_now() > timedelta(seconds=25) for work in works)
+
+
+@pytest.fixture
+def bounded(settings: Settings, api: ManagementApi, redis_server: fakeredis.FakeRedis) -> Iterator[Runtime]:
+    """A runtime that may make ten calls a second."""
+    with Runtime.open(settings, api=api, limits=RedisLimits(redis_server, rate=10, burst=10)) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("step", [Step.CAPTURE, Step.POLL])
+def test_run_sends_no_more_than_it_was_granted(bounded: Runtime, remote: Remote, step: Step) -> None:
+    """A run never goes beyond the rate, whatever it finds to ask for; what is put off is told nobody."""
+    if step is Step.CAPTURE:
+        signed_up(bounded, 30)
+    else:
+        for number in range(30):
+            watched(bounded, remote, remote_stream_id=f"stream_{number}")
+
+    run(bounded, step)
+
+    assert 0 < len(remote.requests) <= 10
+    assert all(row.error_code is None for row in all_of(bounded.database, Connection))
+    assert all_of(bounded.database, Attempt) == []
+
+
+def test_probe_of_an_open_breaker_is_one_call(
+    runtime: Runtime, remote: Remote, redis_server: fakeredis.FakeRedis
+) -> None:
+    """Also where one list, or many reads, would be asked for: during an outage one call finds out."""
+    for number in range(30):
+        watched(runtime, remote, remote_stream_id=f"stream_{number // 6}")
+    remote.before = answers(503)
+    redis_server.hset(PREFIX + "breaker", mapping={"open_since": 1, "probe_at": 1, "probe_s": 2})
+
+    run(runtime, Step.POLL)
+
+    assert len(remote.requests) == 1
+
+
+def test_create_that_was_put_off_takes_its_intent_back(
+    runtime: Runtime, remote: Remote, redis_server: fakeredis.FakeRedis
+) -> None:
+    """Nothing was sent, so nothing is uncertain: the next try need not wait for it to settle."""
+    row = added(runtime.database, state=State.CAPTURED)
+    redis_server.hset(PREFIX + "breaker", mapping={"open_since": 1, "probe_at": 1, "probe_s": 2})
+
+    report = run(runtime, Step.CREATE)  # the one call that is allowed goes to the stream
+
+    after = stored(runtime.database, row)
+    assert report.did == {"put off by the API's limit": 1}
+    assert (after.create_sent_at, after.error_code, remote.syncs) == (None, None, {})
+    assert all_of(runtime.database, Attempt) == []
+
+
+def test_run_that_dies_sends_nothing_more(
+    settings: Settings, remote: Remote, limits: RedisLimits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When results cannot be recorded the run ends, and its calls end before its leases do."""
+    held: list[int] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith(quick):
+            return remote(request)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            held.append(len(runtime.leases.held()))
+        raise AssertionError("nobody sets it")
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise OSError("the database is away")
+
+    api = ManagementApi("http://api.test", "a-token", transport=httpx.MockTransport(answer))
+    with Runtime.open(settings, api=api, limits=limits) as runtime:
+        rows = [watched(runtime, remote, remote_stream_id=f"stream_{n}") for n in range(3)]
+        quick = str(rows[0].remote_sync_id)
+        monkeypatch.setattr(run_module, "record", broken)
+        with pytest.raises(OSError, match="database"):
+            run(runtime, Step.POLL)
+        ended = len(held)
+
+    assert (ended, set(held)) == (2, {3})
 
 
 def test_paused_workers_claim_nothing(runtime: Runtime, remote: Remote) -> None:
@@ -684,6 +772,20 @@ def test_list_that_fails_costs_one_request(runtime: Runtime, remote: Remote, tro
     assert sum(report.did.values()) == 20
 
 
+def test_odd_item_in_a_list_costs_only_its_own_connection(runtime: Runtime, remote: Remote) -> None:
+    """One sync of a stream with an impossible date: all others of the stream are seen as ever."""
+    rows = [watched(runtime, remote) for _ in range(10)]
+    remote.complete()
+    remote.change(rows[4].remote_sync_id, initial_backfill_completed_at="2026-06-31 00:00:00")
+
+    run(runtime, Step.POLL)
+
+    assert remote.called() == ["GET /v1/syncs", f"GET /v1/syncs/{rows[4].remote_sync_id}"]
+    found = [stored(runtime.database, row) for row in rows]
+    assert [row.state for row in found].count(State.READY) == 9
+    assert found[4].error_code == "unusable_answer"
+
+
 def test_answers_are_recorded_as_they_arrive(runtime: Runtime, remote: Remote) -> None:
     """A read that hangs does not hold up what the others found."""
     quick = watched(runtime, remote, remote_stream_id="a")
@@ -853,6 +955,31 @@ def test_import_during_a_removal_of_the_same_account_survives(runtime: Runtime, 
     after = stored(runtime.database, row)
     assert (after.state, after.remote_credential_id, after.error_code) == (State.BACKFILLING, "cred_1", None)
     assert set(remote.credentials) == {"cred_1"}
+
+
+def test_import_survives_a_removal_that_never_recorded_the_credential(
+    runtime: Runtime, remote: Remote
+) -> None:
+    """The removing connection's own import was never answered; what it deletes is found by our mark."""
+    (removal,) = signed_up(runtime)
+    remote.credentials["cred_1"] = {"id": "cred_1", "metadata": {CONNECTION_KEY: str(removal.id)}}
+    as_an_event_would(runtime, removal, is_removed=True, state=State.REMOVING)
+    (row,) = signed_up(runtime)
+    kept: list[Connection] = []
+
+    async def meanwhile(request: httpx.Request) -> httpx.Response:
+        if (request.method, request.url.path) == ("POST", "/v1/credentials"):
+            return httpx.Response(200, json={"id": "cred_1"})
+        if request.method == "DELETE" and not kept:
+            await asyncio.to_thread(run, runtime, Step.CAPTURE)
+            kept.append(stored(runtime.database, row))
+        return remote(request)
+
+    runtime.api._transport = httpx.MockTransport(meanwhile)
+
+    run(runtime, Step.REMOVE)
+
+    assert (kept[0].error_code, kept[0].sealed_credential is None) == ("credential_released", False)
 
 
 def test_refused_delete_of_a_credential_is_seen_and_tried_again(runtime: Runtime, remote: Remote) -> None:
