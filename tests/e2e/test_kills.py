@@ -12,6 +12,7 @@ from itertools import pairwise
 import pytest
 import redis
 
+from models import Step
 from tests.e2e.conftest import NewDatabaseOf, NewMachine
 from tests.e2e.harness import Process
 from tests.e2e.provisioning import SETTLE_S, Plan, Provisioning, customers
@@ -143,8 +144,8 @@ def test_stopped_workers_and_a_broker_that_forgets_and_repeats(
         client.flushall()
         connections += stranger.gangway.sign_up(ids[100:])
         stranger.machine.wait_until(lambda: is_quiet(client), "all messages wait")
-        for message in client.lrange("onboarding", 0, -1) * 2:
-            client.lpush("onboarding", message)
+        for message in client.lrange(Step.CAPTURE, 0, -1) * 2:
+            client.lpush(Step.CAPTURE, message)
     for worker in workers:
         worker.start()
     rest = stranger.gangway.wait_until_done(ids)
@@ -184,6 +185,6 @@ def bursts(moments: list[float]) -> list[list[float]]:
 
 def is_quiet(client: "redis.Redis", for_s: float = 0.5) -> bool:
     """Whether messages wait and no more of them come."""
-    before = client.llen("onboarding")
+    before = client.llen(Step.CAPTURE)
     time.sleep(for_s)
-    return 0 < before == client.llen("onboarding")
+    return 0 < before == client.llen(Step.CAPTURE)

@@ -177,8 +177,8 @@ def test_redis_is_told_no_secret(onboarded: Onboarded) -> None:
     ]
 
     assert {command.split()[1] for command in onboarded.told_to_redis if command.startswith("LPUSH")} >= {
-        "onboarding",
-        "polling",
+        "credential.capture",
+        "sync.follow",
     }
     assert any(b"callbacks" in body for body in bodies)
     assert onboarded.leaks(told.encode()) == []

@@ -47,6 +47,8 @@ log = structlog.get_logger()
 BATCH: Final = {Step.POLL: 1_000}
 BATCH_OF_CALLS: Final = 50
 CALLS_PER_ROW: Final = {Step.CAPTURE: 2, Step.UPDATE: 2, Step.REMOVE: 4, Step.CREATE: 1}
+CALLS_OF_A_ROW: Final = max(CALLS_PER_ROW.values())
+"""However few calls are allowed, a row that was begun may be finished; the limit is told of them."""
 CALLS_OF_POLL: Final = 200
 WHILE_LISTING: Final = timedelta(minutes=1)
 NAMED_IN_LOG: Final = 100
@@ -64,7 +66,7 @@ def run_step(runtime: Runtime, step: Step, *, task_id: str | None = None) -> Rep
     if not allowed.calls:
         return Report(Counter({f"wait of {allowed.wait_s:.1f} s for the API's limit": 1}))
     run = _Run(runtime, step, task_id)
-    run.tally.budget = allowed.calls if allowed.is_bounded else None
+    run.tally.budget = max(allowed.calls, CALLS_OF_A_ROW) if allowed.is_bounded else None
     try:
         return run.execute(_limit(step, allowed.calls, asked))
     finally:

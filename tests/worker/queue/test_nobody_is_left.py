@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from typing import Any, Final
 
 import pytest
@@ -78,6 +78,7 @@ HEALTHS: Final[dict[str, Any]] = {
     "refused": {"status": "error", "reason": {"part": "credential", "message": "401"}},
 }
 COMPLETED: Final = {"backfilled": "2026-05-01T00:00:00Z", "not backfilled": None}
+DISABLED: Final = ("disabled", "refused", "not backfilled")
 LOOKS: Final[Mapping[str, Decide]] = {
     f"{status}, {health}, {completed}": partial(
         look,
@@ -90,7 +91,7 @@ LOOKS: Final[Mapping[str, Decide]] = {
             }
         ),
     )
-    for status, health, completed in product(["active", "disabled"], HEALTHS, COMPLETED)
+    for status, health, completed in [*product(["active"], HEALTHS, COMPLETED), DISABLED]
 }
 ERRORS: Final[Mapping[str, Decide]] = {
     "away": partial(on_error, ApiUnavailableError("no answer")),
@@ -119,7 +120,6 @@ ROWS: Final[dict[str, dict[str, Any]]] = {
 EVENTS: Final[dict[str, dict[str, Any] | None]] = {
     "nothing": None,
     "another wish": {"overrides": {"max_age_days": 3}},
-    "to be paused": {"overrides": {"status": "disabled"}},
     "new credential": {"sealed_credential": "k.new"},
     "deleted": {"is_removed": True},
 }
@@ -130,12 +130,18 @@ EVENTS: Final[dict[str, dict[str, Any] | None]] = {
 @pytest.mark.parametrize("is_followed", [False, True], ids=["polled", "followed"])
 def test_somebody_looks_again(database: Database, step: Step, is_followed: bool) -> None:
     """After every outcome of every step something is due, or an event is awaited, or the feed will tell."""
-    cases = {}
+    cases, rows = {}, []
+    for case in product(STATES[step], ROWS, OUTCOMES[step], EVENTS, [False, True]):
+        state, known, outcome, _, is_behind = case
+        if is_possible(step, state, outcome, is_behind=is_behind):
+            revisions = {"revision": 2, "applied_revision": 1 if is_behind else 2}
+            tenant, row, *works = a_case(step, state, is_followed, **ROWS[known], **revisions)
+            cases[row.id] = case
+            rows.append(([tenant], [row], works))
     with database.write() as session:
-        for case in product(STATES[step], ROWS, OUTCOMES[step], EVENTS, [False, True]):
-            state, row, *_, is_behind = case
-            if is_possible(step, state, case[2], is_behind=is_behind):
-                cases[a_row(session, step, state, is_behind=is_behind, **ROWS[row]).id] = case
+        for kind in zip(*rows, strict=True):
+            session.add_all(chain.from_iterable(kind))
+            session.flush()
     paces = Paces(timedelta(minutes=5), timedelta(minutes=15), is_followed)
 
     with database.write() as session:
@@ -169,25 +175,19 @@ def is_possible(step: Step, state: State, outcome: str, *, is_behind: bool) -> b
     return is_behind and (state is not State.FAILED or outcome == "done")
 
 
-def a_row(session: Session, step: Step, state: State, *, is_behind: bool, **known: Any) -> Connection:
-    """A connection with its rows of work; the feed watches the calm ones that are not claimed here."""
-    tenant = a_tenant()
+def a_case(
+    step: Step, state: State, is_followed: bool, **known: Any
+) -> tuple[Tenant, Connection, Work, *tuple[Work, ...]]:
+    """A connection with all its rows; the feed alone watches the calm ones that are not claimed here."""
     attempts = known.pop("attempts")
-    revisions = {"revision": 2, "applied_revision": 1 if is_behind else 2}
-    sync = {"remote_sync_id": "s"} if state in WATCHED else {}
-    row = a_connection(tenant, state=state, **sync, **revisions, **known)
-    lifecycle = {"attempts": attempts}
-    if step is Step.UPDATE and state in CALM:
-        lifecycle["due_at"] = None
-    session.add(tenant)
-    session.flush()
-    session.add(row)
-    session.flush()
-    session.add(a_work(row, **lifecycle))
-    if step is Step.UPDATE or (is_behind and state in WITH_SYNC):
-        session.add(a_work(row, lane=Lane.CHANGES, attempts=attempts))
-    session.flush()
-    return row
+    tenant = a_tenant()
+    row = a_connection(tenant, state=state, **{"remote_sync_id": "s"} if state in WATCHED else {}, **known)
+    lifecycle = a_work(row, attempts=attempts)
+    if step is Step.UPDATE and is_told(row, is_followed=is_followed):
+        lifecycle.due_at = lifecycle.turn_at = None
+    if step is Step.UPDATE or (row.is_outdated and state in WITH_SYNC):
+        return tenant, row, lifecycle, a_work(row, lane=Lane.CHANGES, attempts=attempts)
+    return tenant, row, lifecycle
 
 
 def happen(session: Session, held: Claim, change: dict[str, Any] | None) -> None:
@@ -208,10 +208,13 @@ def happen(session: Session, held: Claim, change: dict[str, Any] | None) -> None
 def forgotten(session: Session, *, is_followed: bool) -> Iterator[Connection]:
     """Connections that nobody looks at, and that wait for no event either."""
     for row, _ in rows_without(session, Lane.LIFECYCLE):
-        is_waiting = row.next_step is None
-        is_told = is_followed and row.state in CALM and row.error_code is None
-        if not is_waiting and not is_told:
+        if row.next_step is not None and not is_told(row, is_followed=is_followed):
             yield row
+
+
+def is_told(row: Connection, *, is_followed: bool) -> bool:
+    """Whether the feed alone watches this connection."""
+    return is_followed and row.state in CALM and row.error_code is None
 
 
 def behind(session: Session) -> Iterator[Connection]:

@@ -368,6 +368,18 @@ def test_what_a_create_cannot_say_is_left_to_an_update(
     assert verdict.facts["applied_revision"] == claim.revision - 1
 
 
+def test_sync_that_is_as_wanted_ends_the_problem_of_a_change(
+    remote: Remote, run: Callable[[Claim], Verdict]
+) -> None:
+    """What a change was refused for is over once a sync is found, or made, as everyone wants it."""
+    claim = claimed(earlier=NOW - timedelta(seconds=1))
+    remote.add_sync(**ours(claim))
+
+    adopted, created = run(claim), run(claimed())
+
+    assert adopted.facts["change_problem"] is created.facts["change_problem"] is None
+
+
 def test_adopted_sync_that_differs_is_outdated(remote: Remote, run: Callable[[Claim], Verdict]) -> None:
     """What changed since the lost create was sent reaches the adopted sync by an update."""
     claim = claimed(earlier=NOW, revision=4)

@@ -25,7 +25,7 @@ from tests.support.events import CANARY, encoded, signed, stripe
 from tests.support.rows import all_of
 from tests.support.serving import serving as real_server
 from tests.support.web import TestClient
-from worker.app import configure
+from worker.app import TASKS, configure
 from worker.settings import Settings
 from worker.web import create_app
 
@@ -328,4 +328,4 @@ def test_app_is_not_shared_between_tests(settings: Settings) -> None:
     celery = configure(settings, Role.PUBLISHER)
 
     assert isinstance(celery, Celery)
-    assert {queue.name for queue in celery.conf.task_queues} == {"onboarding", "polling", "maintenance"}
+    assert {queue.name for queue in celery.conf.task_queues} == set(TASKS)
