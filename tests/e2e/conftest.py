@@ -9,10 +9,8 @@ import pytest
 from sqlalchemy import make_url
 
 from tests.e2e.harness import Machine
-from tests.support.databases import KINDS
 
 NewMachine = Callable[[], Machine]
-NewDatabase = Callable[[], str]
 NewDatabaseOf = Callable[[str], str]
 LAST_RESORT_S = 900
 
@@ -40,12 +38,6 @@ def new_database_of(
         return server.set(database=unique).render_as_string(hide_password=False)
 
     return create
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def new_database(request: pytest.FixtureRequest, new_database_of: NewDatabaseOf) -> NewDatabase:
-    """Gives the URLs of empty databases, of each kind."""
-    return lambda: new_database_of(request.param)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

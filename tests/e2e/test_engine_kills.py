@@ -15,7 +15,7 @@ from tests.e2e.harness import clean_environment
 pytestmark = pytest.mark.e2e
 log = logging.getLogger(__name__)  # --log-cli-level=INFO shows the figures
 
-PLAN = Plan(records=5_000, syncs=5, kills=6, kills_within_s=6, changes=60, workers=2, seed=21)
+PLAN = Plan(records=3_000, syncs=5, kills=4, kills_within_s=5, changes=50, workers=2, seed=21)
 STOPS_WITHIN_S = 5.0
 
 

@@ -1,4 +1,7 @@
-"""From a signup to the records in a consumer's hands: our engine, and a Stripe that nobody here wrote."""
+"""From a signup to the records in a consumer's hands: our engine, and a Stripe that nobody here wrote.
+
+On PostgreSQL. The demo, which test_stack.py runs, proves the same on SQLite.
+"""
 
 from collections import defaultdict
 from pathlib import Path
@@ -7,7 +10,7 @@ import httpx
 import pytest
 
 import worker.demo
-from tests.e2e.conftest import NewDatabase, NewMachine
+from tests.e2e.conftest import NewDatabaseOf, NewMachine
 from tests.e2e.harness import Redis
 from tests.e2e.peers import LocalStripe
 from tests.e2e.services import Engine, Gangway
@@ -30,7 +33,7 @@ def key_of(external_id: str) -> str:
     return ("not_a_key_" if external_id == WITH_WRONG_KEY else "sk_test_") + external_id.encode().hex()
 
 
-def test_signups_become_records(new_machine: NewMachine, new_database: NewDatabase) -> None:
+def test_signups_become_records(new_machine: NewMachine, new_database_of: NewDatabaseOf) -> None:
     """All come aboard but the one with a wrong key, who is told why; consumers read what Stripe has."""
     machine = new_machine()
     redis = Redis(machine).start()
@@ -38,13 +41,13 @@ def test_signups_become_records(new_machine: NewMachine, new_database: NewDataba
     stripe.process.start()
     engine = Engine(
         machine,
-        database_url=new_database(),
+        database_url=new_database_of("postgresql"),
         broker_url=redis.url.replace("/0", "/1"),
         stripe_url=stripe.url,
     )
     gangway = Gangway(
         machine,
-        database_url=new_database(),
+        database_url=new_database_of("postgresql"),
         broker_url=redis.url,
         api_url=engine.url,
         api_token=engine.token,
