@@ -10,6 +10,8 @@ class ProvisioningError(Exception):
 
     code: str = "provisioning_error"
     advice: str = ""
+    was_answered: bool = False
+    """Whether the Management API answered as the contract says, so that it is not in trouble."""
 
 
 class TransientError(ProvisioningError):
@@ -89,6 +91,7 @@ class PermanentError(ProvisioningError):
     """Trying again with the same input cannot help."""
 
     code = "rejected"
+    was_answered = True
 
 
 class ApiRejectedError(PermanentError):

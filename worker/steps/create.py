@@ -35,6 +35,7 @@ class SyncMissingError(TransientError):
     """The API does not know the sync that we know. One such answer is not believed."""
 
     code = "sync_missing"
+    was_answered = True
     advice = "Nothing to do: it is asked for again before another sync is created."
 
 

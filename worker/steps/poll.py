@@ -49,7 +49,8 @@ async def read_syncs(
     """Read the sync of every claim and yield the answers as they arrive.
 
     A list that fails is an answer for all its connections: asking for each of them would only add to the
-    trouble. Only a list that is too long or cannot be read is done without. What a list lacks is asked for by its id before it counts as gone.
+    trouble. Only a list that is too long or cannot be read is done without.
+    What a list lacks is asked for by its id before it counts as gone.
     """
     by_stream: defaultdict[str | None, list[Claim]] = defaultdict(list)
     for claim in claims:
@@ -60,8 +61,13 @@ async def read_syncs(
             jobs.append(asyncio.create_task(_listed(stream_id, due, sizes, api)))
         else:
             jobs += [asyncio.create_task(read_one_by_one([claim], api)) for claim in due]
-    for job in asyncio.as_completed(jobs):
-        yield await job
+    try:
+        for job in asyncio.as_completed(jobs):
+            yield await job
+    finally:  # whoever ends us ends the reads too
+        for each in jobs:
+            each.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
 
 
 async def _listed(stream_id: str, due: Sequence[Claim], sizes: StreamSizes, api: ManagementApi) -> Answers:

@@ -22,6 +22,7 @@ class NotFoundYetError(TransientError):
     """The API does not know what is to be deleted. One such answer is not believed."""
 
     code = "removal_unconfirmed"
+    was_answered = True
     advice = "Nothing to do: it is asked for again before the removal counts as done."
 
 

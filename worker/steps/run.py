@@ -19,7 +19,6 @@ from worker.errors import (
     InternalError,
     NotFoundError,
     PausedError,
-    PermanentError,
     ProvisioningError,
     RateLimitedError,
 )
@@ -243,7 +242,7 @@ class _Run:
     def _on_error(self, claimed: Claim, error: ProvisioningError) -> Verdict:
         if isinstance(error, API_TROUBLE):
             self.failed_tenants.add(str(claimed.tenant_id))
-        elif isinstance(error, PermanentError):
+        elif error.was_answered:
             self.successes += 1
         elif isinstance(error, RateLimitedError) and not isinstance(error, PausedError):
             self.tally.pause(error)

@@ -13,6 +13,7 @@ class SyncNotFoundError(TransientError):
     """The sync to be changed is gone, or the API does not find it at the moment."""
 
     code = "sync_not_found"
+    was_answered = True
     advice = "Nothing to do: if the sync is gone, the connection becomes degraded and says what to do."
 
 

@@ -96,7 +96,7 @@ def test_job_that_breaks_ends_too(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def test_closing_ends_what_still_runs(loop: asyncio.AbstractEventLoop) -> None:
-    """A run that stops early leaves no job behind: what has begun ends, what has not never begins."""
+    """Whoever stops iterating leaves no job behind that could still send anything."""
     did: list[str] = []
     has_begun = threading.Event()
 

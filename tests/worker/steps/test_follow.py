@@ -21,8 +21,9 @@ from worker.queue.record import record
 from worker.queue.verdict import Verdict
 from worker.runtime import Runtime
 from worker.steps import follow as follow_module
+from worker.steps import run as run_module
 from worker.steps.feed import is_due, is_live
-from worker.steps.follow import ASK_AGAIN_IN, PAGES_AT_ONCE, STALE_AFTER, follow
+from worker.steps.follow import AFTER_A_LISTING, ASK_AGAIN_IN, PAGES_AT_ONCE, STALE_AFTER, follow
 from worker.steps.run import run_step
 
 SOON = timedelta(seconds=10)
@@ -93,21 +94,54 @@ def test_quiet_syncs_are_polled_no_more(runtime: Runtime, remote: Remote) -> Non
     assert run_step(runtime, Step.POLL).summary == "nothing was due"
 
 
-def test_poll_believes_the_feed_about_what_is_calm(runtime: Runtime, remote: Remote) -> None:
-    """A calm connection that is due from the time before the feed is not read, one in motion is."""
-    (row,) = ready(runtime, remote)
-    moving = watched(runtime, remote)
+def make_due(runtime: Runtime, row: Connection) -> None:
     with runtime.database.write() as session:
         work = session.get_one(Work, (row.id, Lane.LIFECYCLE))
         work.due_at = work.turn_at = LONG_AGO
-    before = remote.count("GET /v1/syncs/")
+
+
+def listing(runtime: Runtime, *, failing: bool = False) -> None:
+    """The first listing of everything has begun and not ended."""
+    with runtime.database.write() as session:
+        since = runtime.database.now(session) if failing else None
+        session.add(ChangeCursor(is_supported=True, cursor="1", due_at=utc_now(), failing_since=since))
+
+
+def test_calm_syncs_are_put_off_while_everything_is_listed(runtime: Runtime, remote: Remote) -> None:
+    """The listing is about to meet a calm one, so it is not read now, and yet stays due; one in motion is."""
+    row, moving = watched(runtime, remote, State.READY), watched(runtime, remote)
+    listing(runtime)
 
     report = run_step(runtime, Step.POLL)
 
-    assert report.did["told by the feed"] == 1
-    assert remote.called()[-1] == f"GET /v1/syncs/{moving.remote_sync_id}"
-    assert remote.count("GET /v1/syncs/") == before + 1
-    assert work_of(runtime.database, row).due_at is None
+    assert report.did["left to the feed"] == 1
+    assert remote.called() == [f"GET /v1/syncs/{moving.remote_sync_id}"]
+    due_at = work_of(runtime.database, row).due_at
+    assert due_at is not None
+    assert due_at <= utc_now() + timedelta(minutes=2)
+
+
+def test_calm_syncs_are_read_while_the_listing_fails(runtime: Runtime, remote: Remote) -> None:
+    """A listing that does not get on is no reason to leave anything unread."""
+    row = watched(runtime, remote, State.READY)
+    listing(runtime, failing=True)
+
+    run_step(runtime, Step.POLL)
+
+    assert remote.called() == [f"GET /v1/syncs/{row.remote_sync_id}"]
+
+
+def test_listing_ends_the_polls_of_what_it_meets(runtime: Runtime, remote: Remote) -> None:
+    """What the listing does not meet stays due: that is how a sync deleted meanwhile is found out."""
+    met, missed = watched(runtime, remote, State.READY), added(runtime.database, state=State.READY)
+    remote.change(met.remote_sync_id, initial_backfill_completed_at="2026-01-02T00:00:00Z", health="healthy")
+
+    follow(runtime)
+
+    assert work_of(runtime.database, met).due_at is None
+    assert work_of(runtime.database, missed).due_at is not None
+    run_step(runtime, Step.POLL)
+    assert stored(runtime.database, missed).error_code == "sync_vanished"
 
 
 def test_pages_are_followed_to_the_end(runtime: Runtime, remote: Remote) -> None:
@@ -248,6 +282,135 @@ def test_deletion_that_cannot_be_confirmed_is_told_again(runtime: Runtime, remot
     assert first.did == {"to retry: api_unavailable": 1}
     assert between == (cursor, State.READY)
     assert stored(runtime.database, row).state is State.DEGRADED
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_refused_read_of_one_sync_does_not_concern_the_feed(
+    runtime: Runtime, remote: Remote, status: int
+) -> None:
+    """An API that refuses the id of a deleted sync says nothing about the cursor; all others are judged."""
+    gone, changed = ready(runtime, remote, 2)
+    remote.remove(gone.remote_sync_id)
+    remote.change(changed.remote_sync_id, health=BAD)
+    remote.before = answers(status, {"summary": "no such id"}, to="GET /v1/syncs/")
+
+    follow_later(runtime)
+    follow_later(runtime)
+
+    assert asked(remote).count("") == 1
+    assert live(runtime)
+    assert stored(runtime.database, gone).error_code == "api_rejected"
+    assert stored(runtime.database, changed).state is State.DEGRADED
+
+
+def test_odd_item_of_a_page_is_asked_for(runtime: Runtime, remote: Remote) -> None:
+    """One sync with an impossible date: the page counts, and only this one is to be read again."""
+    odd, fine = watched(runtime, remote), watched(runtime, remote)
+    remote.complete()
+    remote.change(odd.remote_sync_id, initial_backfill_completed_at="2026-06-31 00:00:00")
+
+    follow(runtime)
+
+    assert live(runtime)
+    assert stored(runtime.database, fine).state is State.READY
+    assert stored(runtime.database, odd).error_code == "unusable_answer"
+    assert work_of(runtime.database, odd).due_at is not None
+
+
+@pytest.mark.parametrize("status", [410, 400, 422])
+def test_sync_that_was_deleted_before_a_new_listing_is_found_out(
+    runtime: Runtime, remote: Remote, status: int
+) -> None:
+    """The new listing cannot tell of it: its poll, made due at the restart, does."""
+    gone, kept = ready(runtime, remote, 2)
+    del remote.syncs[str(gone.remote_sync_id)]  # and the feed tells of no deletion
+    refused = answers(status, {"summary": "no such cursor"})
+    remote.before = lambda r: refused(r) if r.url.params.get("changed_since") else None
+    follow_later(runtime)
+    remote.before = lambda _request: None
+
+    follow_later(runtime)
+
+    assert asked(remote)[-1] == ""
+    assert work_of(runtime.database, kept).due_at is None
+    let_pass(runtime.database, AFTER_A_LISTING + runtime.health_pace)
+    follow(runtime)
+    run_step(runtime, Step.POLL)
+    assert stored(runtime.database, gone).error_code == "sync_vanished"
+    assert stored(runtime.database, kept).state is State.READY
+
+
+def test_killed_while_beginning_anew_loses_nothing(
+    runtime: Runtime, remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker dies before every poll is due: its cursor is refused again, by the next one too."""
+    (row,) = ready(runtime, remote)
+    cursor = feed_of(runtime).cursor
+    refused = answers(410, {"summary": "no such cursor"})
+    remote.before = lambda r: refused(r) if r.url.params.get("changed_since") else None
+    let_pass(runtime.database, SOON)
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(follow_module, "want_polls_again", killed)
+        with pytest.raises(SystemExit):
+            follow(runtime)
+    between = feed_of(runtime).cursor
+    let_pass(runtime.database, timedelta(seconds=90))
+    follow(runtime)
+
+    assert between == cursor
+    assert feed_of(runtime).cursor is None
+    assert work_of(runtime.database, row).due_at is not None
+
+
+@pytest.mark.parametrize("at_first", [True, False])
+def test_page_that_breaks_us_silences_nobody(
+    runtime: Runtime, remote: Remote, monkeypatch: pytest.MonkeyPatch, at_first: bool
+) -> None:
+    """A mistake of ours in one page is tried again; if it lasts, syncs are polled instead."""
+    row = watched(runtime, remote, State.READY) if at_first else ready(runtime, remote)[0]
+    if at_first:
+        listing(runtime)
+    remote.touch(str(row.remote_sync_id))
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise KeyError("mistake")
+
+    monkeypatch.setattr(follow_module, "watched_by_sync", broken)
+    first = follow_later(runtime)
+    let_pass(runtime.database, STALE_AFTER + SOON)
+    follow(runtime)
+
+    assert first.did == {"to retry: internal_error": 1}
+    assert feed_of(runtime).is_supported is False
+    assert work_of(runtime.database, row).due_at is not None
+
+
+def test_poll_under_way_while_the_feed_is_lost_gives_a_next_look(
+    runtime: Runtime, remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was claimed while the feed was to tell of changes, and is recorded when none does any more."""
+    row = watched(runtime, remote)
+    follow(runtime)
+    remote.complete()
+    make_due(runtime, row)
+    remote.has_feed = False
+
+    def lose(session: Any, results: Any) -> Any:
+        feed = session.get_one(ChangeCursor, SYNCS)
+        feed.is_supported, feed.caught_up_at = False, None
+        session.flush()
+        return results
+
+    monkeypatch.setattr(run_module.shared, "hold_back_released", lose)
+
+    run_step(runtime, Step.POLL)
+
+    assert stored(runtime.database, row).state is State.READY
+    assert work_of(runtime.database, row).due_at is not None
 
 
 @pytest.mark.parametrize("status", [410, 400])

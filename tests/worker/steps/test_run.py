@@ -412,7 +412,7 @@ def test_run_sends_no_more_than_it_was_granted(bounded: Runtime, remote: Remote,
 
     assert 0 < len(remote.requests) <= 10
     assert all(row.error_code is None for row in all_of(bounded.database, Connection))
-    assert all_of(bounded.database, Attempt) == []
+    assert {each.outcome for each in all_of(bounded.database, Attempt)} <= {AttemptOutcome.SUCCEEDED}
 
 
 def test_probe_of_an_open_breaker_is_one_call(
