@@ -62,7 +62,7 @@ def _erase_secrets(database: Database, before: datetime) -> int:
         col(Connection.updated_at) < before,
     )
     stale = select(col(Connection.id)).where(is_stale).limit(ROWS_PER_STEP)
-    locked = stale.order_by(col(Connection.id)).with_for_update(skip_locked=True)
+    locked = stale.order_by(col(Connection.id)).with_for_update(skip_locked=True, key_share=True)
     total = 0
     while True:
         with database.write() as session:

@@ -85,7 +85,7 @@ def locked_connections(
     mine = select(Connection).where(
         or_(identity.in_(list(named)), col(Connection.tenant_id).in_(list(whole_tenants)))
     )
-    return session.exec(mine.order_by(col(Connection.id)).with_for_update()).all()
+    return session.exec(mine.order_by(col(Connection.id)).with_for_update(key_share=True)).all()
 
 
 def _as_bytes(session: Session) -> ColumnElement[str]:

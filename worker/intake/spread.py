@@ -35,7 +35,7 @@ def spread(runtime: Runtime, task_id: str | None = None) -> Report:
             col(Connection.tenant_id) == tenant.id, col(Connection.id) > tenant.spread_after
         )
         ordered = mine.order_by(col(Connection.id)).limit(CONNECTIONS_PER_STEP)
-        connections = session.exec(ordered.with_for_update()).all()
+        connections = session.exec(ordered.with_for_update(key_share=True)).all()
         moves: list[Move] = []
         for connection in connections:
             connection.revision += 1

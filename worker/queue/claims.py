@@ -259,7 +259,7 @@ _LOAD: Final = select(
 def _lock_connections(session: Session, ids: Collection[UUID]) -> None:
     """Lock in the order that everyone keeps: connections by id, then their work."""
     mine = select(_connection.c.id).where(_connection.c.id.in_(ids)).order_by(_connection.c.id)
-    session.execute(mine.with_for_update()).all()
+    session.execute(mine.with_for_update(key_share=True)).all()
 
 
 def _note_intents(session: Session, ids: Sequence[UUID], at: datetime) -> None:
@@ -273,7 +273,11 @@ def _park(session: Session, step: Step, ids: Sequence[UUID], *, now: datetime, p
     A row whose connection others have locked keeps its lease and is parked at the end of it: waiting for the
     connection here, while its work is locked, could block both.
     """
-    free = select(_connection.c.id).where(_connection.c.id.in_(ids)).with_for_update(skip_locked=True)
+    free = (
+        select(_connection.c.id)
+        .where(_connection.c.id.in_(ids))
+        .with_for_update(skip_locked=True, key_share=True)
+    )
     parked = session.scalars(free).all()
     later = now + policy.parked_pace
     mine = update(_work).where(_work.c.lane == lane_of(step), _work.c.connection_id.in_(parked))

@@ -164,7 +164,7 @@ def _locked(session: Session, claims: Sequence[Claim]) -> Mapping[UUID, "Row[Any
         )
         .where(_connection.c.id.in_([claim.connection_id for claim in claims]))
         .order_by(_connection.c.id)
-        .with_for_update()
+        .with_for_update(key_share=True)  # history rows of others refer to these rows
     )
     return {row.id: row for row in session.execute(current)}
 

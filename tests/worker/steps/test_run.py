@@ -429,19 +429,19 @@ def test_probe_of_an_open_breaker_is_one_call(
     assert len(remote.requests) == 1
 
 
-def test_create_that_was_put_off_takes_its_intent_back(
-    runtime: Runtime, remote: Remote, redis_server: fakeredis.FakeRedis
-) -> None:
+def test_create_that_was_put_off_takes_its_intent_back(runtime: Runtime, remote: Remote) -> None:
     """Nothing was sent, so nothing is uncertain: the next try need not wait for it to settle."""
-    row = added(runtime.database, state=State.CAPTURED)
-    redis_server.hset(PREFIX + "breaker", mapping={"open_since": 1, "probe_at": 1, "probe_s": 2})
+    rows = [added(runtime.database, state=State.CAPTURED) for _ in range(3)]
+    remote.before = answers(429, {"summary": "slowly"}, to="POST /v1/syncs", headers={"Retry-After": "5"})
 
-    report = run(runtime, Step.CREATE)  # the one call that is allowed goes to the stream
+    report = run(runtime, Step.CREATE)
 
-    after = stored(runtime.database, row)
-    assert report.did == {"put off by the API's limit": 1}
-    assert (after.create_sent_at, after.error_code, remote.syncs) == (None, None, {})
-    assert all_of(runtime.database, Attempt) == []
+    after = [stored(runtime.database, row) for row in rows]
+    assert report.did["put off by the API's limit"] == 2
+    assert all(row.create_sent_at is None for row in after)
+    assert sum(row.error_code is None for row in after) == 2
+    assert len(all_of(runtime.database, Attempt)) == 1
+    assert remote.count("POST /v1/syncs") == 1
 
 
 def test_run_that_dies_sends_nothing_more(
@@ -608,7 +608,7 @@ def poll_for(runtime: Runtime, minutes: int) -> list[set[State]]:
 
 def test_incident_of_a_provider_fails_nobody(runtime: Runtime, remote: Remote) -> None:
     """A provider refuses the credentials of 50 tenants for a while: all are ready again by themselves."""
-    rows = [watched(runtime, remote, state=State.READY) for _ in range(50)]
+    rows = [watched(runtime, remote, state=State.READY, ready_at=LONG_AGO) for _ in range(50)]
     for row in rows:
         remote.change(row.remote_sync_id, health=REFUSED_CREDENTIAL)
 
@@ -626,7 +626,7 @@ def test_incident_is_seen_also_when_the_refusal_is_just_lasting_by_now(
     runtime: Runtime, remote: Remote
 ) -> None:
     """A refusal that has lasted long enough only when the answer is here fails nobody unseen."""
-    rows = [watched(runtime, remote, state=State.DEGRADED) for _ in range(6)]
+    rows = [watched(runtime, remote, state=State.DEGRADED, ready_at=LONG_AGO) for _ in range(6)]
     for row in rows:
         remote.change(row.remote_sync_id, health=REFUSED_CREDENTIAL)
 
