@@ -1,7 +1,9 @@
 """Customers who sign up while the workers are killed at random moments: never twice, never lost."""
 
 import random
+import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final, Self
@@ -33,6 +35,8 @@ class Outcome:
     lost: int
     doubled: int
     ready_at_kills: list[int]
+    kills_midway: int
+    """When some of those who had signed up were not ready."""
     ready_after_s: float
     """From the last restart until the last customer was ready."""
 
@@ -66,18 +70,21 @@ class Provisioning:
     def kill_in_every_phase(self) -> Outcome:
         """Sign waves of customers up, kill all workers in a phase of each, and wait for everyone."""
         draw = random.Random(self.plan.seed)  # noqa: S311  # repeatable
-        connections, ready_at_kills = [], []
+        connections, ready_at_kills = list[str](), list[int]()
         waves = {phase: customers(f"killed_{phase}", self.plan.customers) for phase in self.plan.phases}
-        for phase, wave in waves.items():
-            before = self.progress()[phase]
-            connections += self.stranger.gangway.sign_up(wave)
-            self._wait_for_more(phase, before)
-            time.sleep(draw.uniform(0, 0.1))
-            for worker in self.workers:
-                worker.kill()
-            ready_at_kills.append(self.progress()["ready"])
-            for worker in self.workers:
-                worker.start()
+        with ThreadPoolExecutor(1) as pool:
+            for phase, wave in waves.items():
+                before = self.progress()[phase]
+                signing_up = pool.submit(self.stranger.gangway.sign_up, wave)
+                self._wait_for_more(phase, before)
+                time.sleep(draw.uniform(0, 0.1))
+                for worker in self.workers:
+                    worker.signal(signal.SIGKILL)
+                connections += signing_up.result()
+                ready_at_kills.append(self.progress()["ready"])
+                for worker in self.workers:
+                    worker.kill()
+                    worker.start()
         took = self.stranger.gangway.wait_until_done(list(chain.from_iterable(waves.values())))
         return self._outcome(connections, ready_at_kills, took)
 
@@ -104,6 +111,9 @@ class Provisioning:
             lost=sum(now.get(connection, 0) != 1 for connection in connections),
             doubled=sum(ever.get(connection, 0) > 1 for connection in connections),
             ready_at_kills=ready_at_kills,
+            kills_midway=sum(
+                ready < self.plan.customers * number for number, ready in enumerate(ready_at_kills, 1)
+            ),
             ready_after_s=round(took, 1),
         )
 

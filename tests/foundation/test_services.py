@@ -12,7 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from engine.schema import MIGRATIONS as ENGINES_MIGRATIONS
+from foundation.database import Database
+from foundation.migrations import upgrade
 from foundation.vault import generate_key
+from models import MIGRATIONS
 from tests.support.serving import eventually, exchange
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -44,7 +48,9 @@ def process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[in
     """A web process that answers, and its port."""
     command = [sys.executable, *COMMANDS[request.param]]
     env = environment(request.param, tmp_path)
-    subprocess.run([*command, "migrate"], env=env, check=True, stdout=subprocess.DEVNULL)
+    database = Database(f"sqlite:///{tmp_path / 'service.db'}")
+    upgrade(database, ENGINES_MIGRATIONS if request.param == "engine" else MIGRATIONS)
+    database.dispose()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     web = subprocess.Popen([*command, "web", "--port", str(port)], env=env, stdout=subprocess.DEVNULL)

@@ -797,6 +797,19 @@ class TestOperatorView:
         api.post("/_double/health", json={**command, "status": None}).raise_for_status()
         assert api.get(f"/v1/syncs/{created['id']}").json()["health"] == created["health"]
 
+    def test_refuse(self, connect: Connect) -> None:
+        """The provider may refuse every credential for a while; the health then blames the credential."""
+        client = connect(*QUICK, "--health", "gen1")
+        path = f"/v1/syncs/{create_sync(client)['id']}"
+
+        said = []
+        for refused in (True, False):
+            client.post("/_double/refuse", json={"refused": refused}).raise_for_status()
+            said.append(client.get(path).json()["health"]["credential"]["status"])
+
+        assert said == ["error", "ok"]
+        assert client.post("/_double/refuse", json={"refused": "yes"}).status_code == 422
+
 
 class TestProcess:
     """The server as a process."""
