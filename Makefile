@@ -17,7 +17,7 @@ demo: $(READY) ## Start everything on this machine and onboard 25 customers (ARG
 	@$(BIN)/gangway demo $(ARGS)
 
 test: check ## Run all checks: format, lint, types, tests (ARGS goes to pytest).
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 browser: $(READY) ## Connect an account in headless Chromium, which has to be here (see docs/connect.md).
 	@$(BIN)/python -m pytest tests/e2e/connect/in_chromium.py $(ARGS)

@@ -49,9 +49,12 @@ def judge(
     now: datetime,
     paces: Paces,
     policy: RetryPolicy,
-    is_incident: IsIncident,
+    is_incident: IsIncident | None,
 ) -> Verdict:
-    """Judge one look at a sync. A credential must be refused for a while before its connection fails."""
+    """Judge one look at a sync. A credential must be refused for a while before its connection fails.
+
+    Where it is not known whether there is an incident, nobody is called failed by this look.
+    """
     if sync.health.blames_credential and sync.status != "disabled":
         return _refused(claim, sync, now=now, paces=paces, policy=policy, is_incident=is_incident)
     target, why, problem = _target(claim, sync)
@@ -132,13 +135,13 @@ def _refused(
     now: datetime,
     paces: Paces,
     policy: RetryPolicy,
-    is_incident: IsIncident,
+    is_incident: IsIncident | None,
 ) -> Verdict:
     """Nobody fails by one refusal, nor while the provider refuses many tenants at once."""
     lasts = policy.is_lasting(refusals=claim.attempts, since=claim.refused_at, now=now)
-    fails = claim.state is State.FAILED or (
-        claim.state is State.DEGRADED and lasts and not is_incident(claim)
-    )
+    incident = None if is_incident is None else is_incident(claim)
+    fails = claim.state is State.FAILED or (claim.state is State.DEGRADED and lasts and incident is False)
+    rests = fails or (lasts and incident is True and paces.is_followed)  # the feed tells when it ends
     degraded = State.BACKFILLING if claim.state is State.PAUSED else State.DEGRADED
     target = State.FAILED if fails else degraded
     is_news = target is not claim.state
@@ -151,7 +154,7 @@ def _refused(
         did=f"{target}: {problem.code}" if is_news else "still refused",
         why="the provider refuses the credential",
         move=target if is_news else None,
-        wait=jittered(paces.slow if fails else _confirmation(claim, policy, paces, lasts=lasts)),
+        wait=jittered(paces.slow if rests else _confirmation(claim, policy)),
         facts=_facts(claim, sync),
         problem=problem,
         outcome=AttemptOutcome.PERMANENT if is_news and fails else AttemptOutcome.SUCCEEDED,
@@ -160,13 +163,8 @@ def _refused(
     )
 
 
-def _confirmation(claim: Claim, policy: RetryPolicy, paces: Paces, *, lasts: bool) -> timedelta:
-    """Often enough to believe a refusal as soon as it has lasted, then ever more slowly, up to a minute.
-
-    A feed tells when the refusal ends: then it is enough to look at the slow pace.
-    """
-    if lasts and paces.is_followed:
-        return paces.slow
+def _confirmation(claim: Claim, policy: RetryPolicy) -> timedelta:
+    """Often enough to believe a refusal as soon as it has lasted, then ever more slowly, up to a minute."""
     share = policy.refusal_lasts / (policy.refusals + 1)
     growing = timedelta(seconds=min(CONFIRM_S * 1.5 ** min(claim.attempts, 10), 60.0))
     return (
