@@ -87,7 +87,7 @@ class Settings(Readable):
 
     lease_s: Seconds = 10
     """How long a claim holds unless renewed; a killed worker's rows are due again after it."""
-    sweep_every_s: Seconds = 1
+    sweep_every_s: Seconds = 0.5
     create_settle_s: Seconds = 60
     """How long the Management API may still take to commit a create whose answer we never saw."""
     max_attempts: Annotated[int, Field(ge=1)] = 8

@@ -51,9 +51,9 @@ ABOUT_ONE_SYNC: Final = (ApiRejectedError, UnusableAnswerError)
 """Answers to the read of one sync that say nothing about the feed."""
 LEASE: Final = timedelta(seconds=60)
 PAGES_AT_ONCE: Final = 20
-BUSY_PACE: Final = timedelta(seconds=0.5)  # so that every sweep, one a second, finds it due
+BUSY_PACE: Final = timedelta(seconds=0.9)  # found by the next sweep: once a second
 """While any initial backfill runs: customers wait for it to end."""
-CALM_PACE: Final = timedelta(seconds=3.4)  # found by the next sweep: four seconds
+CALM_PACE: Final = timedelta(seconds=3.4)  # found by the next sweep
 ASK_AGAIN_IN: Final = timedelta(hours=1)
 """How often an API without the feed is asked whether it has got one."""
 AFTER_A_LISTING: Final = timedelta(minutes=10)
