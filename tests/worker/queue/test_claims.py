@@ -41,6 +41,9 @@ from worker.queue.claims import (
 )
 from worker.queue.verdict import Claim
 
+ON_POSTGRESQL = pytest.mark.parametrize("database_kind", ["postgresql"])
+"""For what cannot happen on SQLite: it has one writer at a time, and its processes share one host."""
+
 LEASE = timedelta(seconds=10)
 POLICY = RetryPolicy(max_attempts=3, parked_pace=timedelta(minutes=15))
 AN_HOUR = timedelta(hours=1)
@@ -283,8 +286,6 @@ def test_each_row_is_claimed_by_one_of_many(database: Database, step: Step) -> N
 @pytest.fixture
 def held_by_another(database: Database) -> Iterator[Connection]:
     """A captured connection that another transaction has locked, as the intake does."""
-    if database.is_sqlite:
-        pytest.skip("SQLite has one writer at a time")
     connection = added(database, state=State.CAPTURED)
     with database.write() as session:
         session.exec(select(Connection).where(Connection.id == connection.id).with_for_update()).one()
@@ -299,6 +300,7 @@ def impatient(database: Database, step: Step, **how: Any) -> list[Claim]:
         return list(claim(session, step, **defaults | how).claims)
 
 
+@ON_POSTGRESQL
 def test_create_waits_for_no_event(database: Database, held_by_another: Connection) -> None:
     """A connection that an event is changing is left for the next claim; the others are claimed."""
     other = added(database, state=State.CAPTURED)
@@ -309,6 +311,7 @@ def test_create_waits_for_no_event(database: Database, held_by_another: Connecti
     assert work_of(database, held_by_another).fence == 0
 
 
+@ON_POSTGRESQL
 def test_parking_waits_for_no_event(database: Database, held_by_another: Connection) -> None:
     """While an event is changing its connection, a deadly row is neither given out nor waited for."""
     with database.write() as session:
@@ -397,11 +400,10 @@ def test_intent_of_who_lost_the_row_is_refused(database: Database, lost_by: str)
     assert stored(database, connection).create_sent_at == LONG_AGO
 
 
+@ON_POSTGRESQL
 @pytest.mark.parametrize("shift", [AN_HOUR, -AN_HOUR], ids=["fast", "slow"])
 def test_clock_of_a_host_takes_no_lease_away(database: Database, shift: timedelta) -> None:
     """Leases live by the database's clock: a host whose clock is an hour off steals and loses nothing."""
-    if database.is_sqlite:
-        pytest.skip("all processes of SQLite share one host")
     connection = added(database)
 
     def claim_by_the_clock() -> list[Claim]:
@@ -449,10 +451,9 @@ def test_feed_takes_polls_over(database: Database) -> None:
     assert work_of(database, creating).fence == 0
 
 
+@ON_POSTGRESQL
 def test_feed_locks_connections_before_their_work(database: Database) -> None:
     """The same order as the intake: while an event holds the connection, its work stays free."""
-    if database.is_sqlite:
-        pytest.skip("SQLite has one writer at a time")
     connection = added(database, state=State.READY)
 
     def take_over() -> None:
@@ -494,10 +495,9 @@ def test_feed_leaves_a_leased_poll_alone(database: Database) -> None:
     assert work_of(database, row).due_at == until
 
 
+@ON_POSTGRESQL
 def test_feed_waits_for_nobody_to_end_a_poll(database: Database) -> None:
     """A row that somebody holds is passed by, and the others are not."""
-    if database.is_sqlite:
-        pytest.skip("SQLite has one writer at a time")
     locked, free = added(database, state=State.READY), added(database, state=State.READY)
 
     with database.write() as session:

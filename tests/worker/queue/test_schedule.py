@@ -26,6 +26,9 @@ from worker.queue.verdict import Claim, Problem, Verdict
 from worker.runtime import Runtime
 from worker.steps.run import run_step
 
+ON_POSTGRESQL = pytest.mark.parametrize("database_kind", ["postgresql"])
+"""For what cannot happen on SQLite: it has one writer at a time, and its processes share one host."""
+
 CODES = ("api_unavailable", "api_token_rejected")
 MAX_ATTEMPTS = 3
 POLICY = RetryPolicy(MAX_ATTEMPTS, parked_pace=timedelta(minutes=15))
@@ -168,10 +171,9 @@ def _outcome(claimed: Claim, bad: Connection) -> Verdict:
     )
 
 
+@ON_POSTGRESQL
 def test_wakers_at_once_do_not_block_each_other(database: Database) -> None:
     """Two workers that see the end of an outage together share the rows."""
-    if database.is_sqlite:
-        pytest.skip("SQLite has one writer at a time")
     for _ in range(10):
         parked(database)
 
@@ -225,10 +227,9 @@ def test_silent_polls_are_wanted_again(database: Database, monkeypatch: pytest.M
         assert set(session.exec(select(Work.turn_at).where(col(Work.turn_at) != col(Work.due_at)))) == set()
 
 
+@ON_POSTGRESQL
 def test_silent_poll_that_is_locked_is_not_missed(database: Database) -> None:
     """Nobody would ever read that sync again: the row is waited for."""
-    if database.is_sqlite:
-        pytest.skip("SQLite has one writer at a time")
     row = added(database, state=State.READY, work={"due_at": None})
 
     def want() -> None:

@@ -26,6 +26,9 @@ from worker.steps.feed import is_due, is_live
 from worker.steps.follow import AFTER_A_LISTING, ASK_AGAIN_IN, PAGES_AT_ONCE, STALE_AFTER, follow
 from worker.steps.run import run_step
 
+ON_POSTGRESQL = pytest.mark.parametrize("database_kind", ["postgresql"])
+"""For what cannot happen on SQLite: it has one writer at a time, and its processes share one host."""
+
 SOON = timedelta(seconds=10)
 BAD = {"status": "error", "reason": {"part": "provider", "message": "down"}}
 
@@ -582,10 +585,9 @@ def test_two_followers_do_not_work_at_once(runtime: Runtime, remote: Remote) -> 
         assert not is_due(session, now=runtime.database.now(session))
 
 
+@ON_POSTGRESQL
 def test_first_followers_at_the_same_moment(runtime: Runtime, remote: Remote) -> None:
     """Two workers find that nobody has ever followed: one of them does, the other one breaks nothing."""
-    if runtime.database.is_sqlite:
-        pytest.skip("on SQLite one transaction writes at a time")
     with ThreadPoolExecutor() as threads:
         with runtime.database.write() as session:
             now = runtime.database.now(session)
