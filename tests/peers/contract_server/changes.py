@@ -35,9 +35,9 @@ class Changes:
         """A sync will look different from then on, without a request: its backfill is complete."""
         heapq.heappush(self._expected, (at, sync_id))
 
-    def since(self, cursor: int, limit: int) -> tuple[list[str], int, bool]:
+    def since(self, cursor: int, limit: int, now: float) -> tuple[list[str], int, bool]:
         """Return the syncs that changed after a cursor, the cursor behind them, and whether more follow."""
-        self._arrive(time.time())
+        self._arrive(now)
         start = bisect_right(self._log, cursor, key=lambda entry: entry[0])
         found: list[str] = []
         for index in range(start, len(self._log)):

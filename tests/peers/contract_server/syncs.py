@@ -91,7 +91,7 @@ class SyncEndpoints:
         limit = min(number_in(query, "limit", default=DEFAULT_LIMIT), MAX_LIMIT)
         if limit == 0:
             raise invalid({"limit": ["must be at least 1"]})
-        ids, after, has_more = self._store.syncs.changes.since(cursor, limit)
+        ids, after, has_more = self._store.syncs.changes.since(cursor, limit, now)
         bodies = [self._changed(id_, now) for id_ in ids]
         return self._answers.page(bodies, str(after), has_more=has_more)
 
