@@ -27,12 +27,10 @@ from worker.steps.wanted import changes, create_body, marker, wanted_of
 FIRST_LOOK = timedelta(seconds=1)
 INTENT_HOLDS_S = 1.0
 """`settle` counts from the intent, so a create that is sent later than this commits its intent anew."""
-BELIEVED_AFTER = 2
-"""So many tries in a row must miss the known sync before another one is created."""
 
 
 class SyncMissingError(TransientError):
-    """The API does not know the sync that we know. One such answer is not believed."""
+    """The API does not know the sync that we know. Only two such answers in a row are believed."""
 
     code = "sync_missing"
     was_answered = True
@@ -103,7 +101,7 @@ async def _ours(claim: Claim, api: ManagementApi) -> list[RemoteSync]:
         try:
             known = await api.get_sync(claim.remote_sync_id)
         except NotFoundError as exc:
-            if claim.attempts < BELIEVED_AFTER:
+            if claim.error_code != SyncMissingError.code:
                 raise SyncMissingError(f"the known sync is asked for again: {exc}") from exc
             return list(marked.values())
         marked[known.id] = known

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Final
 
 from models import State
 from worker.errors import ApiRejectedError, PermanentError, StillUncertainError, TransientError
@@ -14,12 +13,10 @@ from worker.steps.wanted import marker
 
 Release = Callable[[str], Awaitable[bool]]
 """Commits that this credential is about to be deleted; false if another connection still uses it."""
-BELIEVED_AFTER: Final = 2
-"""So many tries must miss what is to be deleted before it counts as gone."""
 
 
 class NotFoundYetError(TransientError):
-    """The API does not know what is to be deleted. One such answer is not believed."""
+    """The API does not know what is to be deleted. Only two such answers in a row are believed."""
 
     code = "removal_unconfirmed"
     was_answered = True
@@ -45,7 +42,7 @@ async def remove(claim: Claim, api: ManagementApi, *, settle: timedelta, release
     for credential_id in await _own_credentials(claim, api):
         if await release(credential_id):
             is_gone &= await _delete_credential(credential_id, api)
-    if not is_gone and claim.attempts < BELIEVED_AFTER:
+    if not is_gone and claim.error_code != NotFoundYetError.code:
         raise NotFoundYetError("the API does not know what is to be deleted; it is asked once more")
     return Verdict(
         did="removed",

@@ -29,7 +29,6 @@ from worker.plans import Plans
 from worker.queue.claims import ClaimLostError
 from worker.queue.verdict import Claim, Verdict
 from worker.steps.create import (
-    BELIEVED_AFTER,
     INTENT_HOLDS_S,
     Creating,
     SyncMissingError,
@@ -285,22 +284,25 @@ def test_settling_does_not_depend_on_the_hosts_clock(
 
 def test_vanished_sync_is_created_again(remote: Remote, run: Callable[[Claim], Verdict]) -> None:
     """A sync that somebody deleted at the API is replaced when the customer sends a credential again."""
-    verdict = run(replace(claimed(remote_sync_id="deleted"), attempts=BELIEVED_AFTER))
+    verdict = run(replace(claimed(remote_sync_id="deleted"), error_code="sync_missing"))
 
     (sync,) = remote.syncs.values()
     assert verdict.facts["remote_sync_id"] == sync["id"]
 
 
-def test_one_missing_answer_makes_no_second_sync(remote: Remote, run: Callable[[Claim], Verdict]) -> None:
+@pytest.mark.parametrize("before", [None, "api_unavailable", "create_uncertain"])
+def test_one_missing_answer_makes_no_second_sync(
+    remote: Remote, run: Callable[[Claim], Verdict], before: str | None
+) -> None:
     """An API that says 404 for a moment about the sync that we know is asked again before it is believed."""
     known = remote.add_sync(metadata={})
-    claim = claimed(remote_sync_id=known["id"])
+    claim = replace(claimed(remote_sync_id=known["id"]), attempts=5, error_code=before)
     remote.before = answers(404, {"summary": "Not found"}, to="GET /v1/syncs/")
 
     with pytest.raises(SyncMissingError):
         run(claim)
     remote.before = lambda _request: None
-    verdict = run(replace(claim, attempts=2))
+    verdict = run(replace(claim, error_code="sync_missing"))
 
     assert (verdict.did, list(remote.syncs)) == ("adopted", [known["id"]])
 

@@ -15,7 +15,7 @@ from tests.support.rows import NOW, a_claim, a_connection, a_tenant
 from worker.errors import ApiUnavailableError, StillUncertainError
 from worker.management import ManagementApi
 from worker.queue.verdict import Claim, Verdict
-from worker.steps.remove import BELIEVED_AFTER, CredentialKeptError, NotFoundYetError, remove
+from worker.steps.remove import CredentialKeptError, NotFoundYetError, remove
 from worker.steps.wanted import CONNECTION_KEY
 
 SETTLE = timedelta(seconds=60)
@@ -142,19 +142,22 @@ def test_what_is_already_gone_counts_as_deleted(remote: Remote, run: Run) -> Non
     with pytest.raises(NotFoundYetError):
         run(claim)
 
-    assert run(replace(claim, attempts=BELIEVED_AFTER)).move is State.REMOVED
+    assert run(replace(claim, attempts=2, error_code="removal_unconfirmed")).move is State.REMOVED
 
 
+@pytest.mark.parametrize("before", [None, "api_unavailable", "create_uncertain"])
 @pytest.mark.parametrize("path", ["syncs", "credentials"])
-def test_one_answer_that_nothing_is_there_is_not_believed(remote: Remote, run: Run, path: str) -> None:
+def test_one_answer_that_nothing_is_there_is_not_believed(
+    remote: Remote, run: Run, path: str, before: str | None
+) -> None:
     """An API that says 404 for a moment, though the object is there, leaves nothing behind."""
-    claim = claimed(remote)
+    claim = replace(claimed(remote), attempts=5, error_code=before)
     remote.before = answers(404, {"summary": "Not found"}, to=f"DELETE /v1/{path}/")
 
     with pytest.raises(NotFoundYetError) as caught:
         run(claim)
     remote.before = lambda _request: None
-    verdict = run(replace(claim, attempts=2))
+    verdict = run(replace(claim, error_code=caught.value.code))
 
     assert caught.value.code == "removal_unconfirmed"
     assert verdict.move is State.REMOVED

@@ -232,6 +232,27 @@ def test_new_credential_after_the_mark_was_lost_makes_no_second_sync(
     assert remote.syncs[sync_id]["metadata"] == {"crm": 7, CONNECTION_KEY: str(row.id)}
 
 
+def test_outage_and_one_missing_answer_make_no_second_sync(runtime: Runtime, remote: Remote) -> None:
+    """The known sync's read fails and is then answered by a single 404: two answers, but not the same."""
+    (row,) = signed_up(runtime)
+    run(runtime, Step.CAPTURE)
+    (sync_id,), (credential_id,) = remote.syncs, remote.credentials
+    remote.change(sync_id, metadata={"crm": 7})
+    as_an_event_would(runtime, row, sealed_credential=sealed(runtime, row.id, "sk_test_newer"))
+    same_account = answers(200, {"id": credential_id}, to="POST /v1/credentials")
+    odd = iter([answers(503, to="GET /v1/syncs/"), answers(404, {"summary": "?"}, to="GET /v1/syncs/")])
+
+    for _ in range(3):
+        fault = next(odd, lambda _: None)
+        remote.before = lambda request, fault=fault: same_account(request) or fault(request)
+        due_now(runtime)
+        run(runtime, Step.CAPTURE)
+        run(runtime, Step.CREATE)
+
+    assert set(remote.syncs) == {sync_id}
+    assert stored(runtime.database, row).remote_sync_id == sync_id
+
+
 @pytest.mark.parametrize("status", [429, 503, 500])
 def test_refused_change_after_a_create_makes_no_second_sync(
     runtime: Runtime, remote: Remote, status: int
