@@ -1017,9 +1017,15 @@ def test_refused_delete_of_a_credential_is_seen_and_tried_again(runtime: Runtime
     remote.before = lambda _request: None
     let_pass(runtime.database, timedelta(hours=1))
     run(runtime, Step.REMOVE)
+    confirming = stored(
+        runtime.database, row
+    )  # the sync went with the first try: that it is gone is asked twice
+    let_pass(runtime.database, MINUTE)
+    run(runtime, Step.REMOVE)
 
     assert (kept.state, kept.error_code) == (State.REMOVING, "credential_kept")
     assert kept.error_advice
+    assert (confirming.state, confirming.error_code) == (State.REMOVING, "removal_unconfirmed")
     after = stored(runtime.database, row)
     assert (after.state, after.error_code) == (State.REMOVED, None)
     assert remote.credentials == {}
